@@ -1,0 +1,81 @@
+"""What every command shares: its parser, its exit codes and its progress display."""
+
+import argparse
+import errno
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn, TypeVar
+
+from formcoach.errors import UserError
+
+Item = TypeVar("Item")
+
+EXIT_USER_ERROR = 2
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, like all other errors of a user."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USER_ERROR, f"error: {message} (see {self.prog} --help)\n")
+
+
+def command_parser(description: str, example: str) -> OneLineParser:
+    """Return a parser with `--debug` and a real example at the end of its help."""
+    parser = OneLineParser(
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    return parser
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a command's `main` and exit: 0 on success, 2 on a user's mistake, 1 on a crash.
+
+    A `UserError`, an interrupt and a full disk end with one line on stderr; `--debug` shows the traceback as well.
+    """
+    try:
+        sys.exit(main() or 0)
+    except UserError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; complete files and checkpoints are kept")
+    except BrokenPipeError:
+        sys.exit(1)  # the reader of our output went away, e.g. `| head`
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(f"no space left on the disk of {error.filename or 'the output folder'}; free some and run this again")
+
+
+def _fail(message: str) -> NoReturn:
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(EXIT_USER_ERROR)
+
+
+def progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
+    """Yield `items`, showing how far it is: a bar on a terminal, at most eleven plain lines elsewhere.
+
+    Args:
+        items: what to go through.
+        total: how many items there are.
+        what: a plural noun for them, e.g. ``"clips"``.
+    """
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=total, desc=what, unit="", leave=False)
+        return
+    shown = 0
+    for done, item in enumerate(items, start=1):
+        yield item
+        tenth = done * 10 // max(total, 1)
+        if total >= 50 and tenth > shown:
+            shown = tenth
+            print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)

@@ -1,0 +1,105 @@
+"""Writing files so that a killed command leaves the old one or the new one, and reading JSON so that errors name the place."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from formcoach.errors import UserError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it over `path` at the end, remove it on an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp" + path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented UTF-8 JSON with a final newline, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path` (its name starts with a dot); rename it to `path` at the end.
+
+    A folder that is already at `path` is replaced. On an error, Ctrl-C included, the new folder is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+            path.replace(old / path.name)
+            temporary.replace(path)
+            shutil.rmtree(old)
+        else:
+            temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def read_bytes(path: Path, remedy: str) -> bytes:
+    """Return a file's bytes; a missing or unreadable file is a `UserError` that ends with `remedy`."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. {remedy}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). {remedy}") from error
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """Return parsed JSON; a file that is missing or not JSON is a `UserError` naming line and column."""
+    data = read_bytes(path, remedy)
+    try:
+        return json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}). {remedy}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}: is not JSON: {error.msg} at line {error.lineno}, column {error.colno}. {remedy}"
+        ) from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply to be a label file. {remedy}") from None
+
+
+def inside(root: Path, relative: str) -> Path:
+    """Return `root / relative`, refusing absolute paths and paths that climb out of `root`.
+
+    Links inside `root` may point elsewhere (datasets are often linked from a bigger disk): the check is on the text of
+    the path, which is what comes from a label file.
+    """
+    parts = PurePosixPath(relative.replace("\\", "/")).parts
+    if not parts or relative.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in relative:
+        raise UserError(f"path {relative!r} is not inside {root}; use a path relative to that folder")
+    return root.joinpath(*parts)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
