@@ -18,6 +18,7 @@ class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, like all other errors of a user."""
 
     def error(self, message: str) -> NoReturn:
+        """Exit with code 2 and one line."""
         self.exit(EXIT_USER_ERROR, f"error: {message} (see {self.prog} --help)\n")
 
 

@@ -1,4 +1,4 @@
-"""Writing files so that a killed command leaves the old one or the new one, and reading JSON so that errors name the place."""
+"""Files that are written whole or not at all, and JSON whose errors name the place."""
 
 import json
 import os
