@@ -1,0 +1,213 @@
+"""From a clip's frames and a question to InternVideo2.5's inputs, and from its output to text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BatchFeature, PreTrainedTokenizerFast
+
+from formcoach.data.sampling import frame_count as frames_for
+from formcoach.data.sampling import frame_indices
+from formcoach.errors import UserError
+from formcoach.files import read_json, write_json
+
+SETTINGS_FILE = "processor_config.json"
+
+IMAGE_START, IMAGE_END, IMAGE_TOKEN = "<img>", "</img>", "<IMG_CONTEXT>"
+TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
+CONTROL_TOKENS = (IMAGE_START, IMAGE_END, IMAGE_TOKEN, TURN_START, TURN_END)
+
+# The system message that InternVideo2.5 was trained with (chat template `internvl2_5`).
+SYSTEM_MESSAGE = (
+    "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
+)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+NO_LOSS = -100  # the label that torch's cross entropy ignores
+
+
+class ProcessorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the processor needs to know besides the tokenizer; stored as `processor_config.json`.
+
+    Args:
+        image_size: side in pixels of the square that each frame is resized to.
+        tokens_per_frame: placeholders a frame.
+        frames_per_group: a clip's number of frames is a multiple of this.
+        min_frames: fewest frames taken of a clip.
+        max_frames: most frames taken of a clip.
+        system_message: opens every prompt.
+    """
+
+    image_size: int = 448
+    tokens_per_frame: int = 16
+    frames_per_group: int = 4
+    min_frames: int = 8
+    max_frames: int = 8
+    system_message: str = SYSTEM_MESSAGE
+
+
+class InternVideoProcessor:
+    """Turns frames, a question and optionally the answer into model inputs.
+
+    Args:
+        tokenizer: a fast tokenizer that knows the tokens of `CONTROL_TOKENS`.
+        settings: see `ProcessorSettings`.
+
+    Attributes:
+        min_frames: fewest frames taken of a clip; may be set, rounded up to a multiple of a group when used.
+        max_frames: most frames taken of a clip; may be set, rounded down to a multiple of a group when used.
+
+    Raises:
+        UserError: if the tokenizer lacks one of the control tokens.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, settings: ProcessorSettings) -> None:
+        known = tokenizer.get_added_vocab()
+        missing = [token for token in CONTROL_TOKENS if token not in known]
+        if missing:
+            raise UserError(
+                f"{tokenizer.name_or_path}: the tokenizer has no special token {missing[0]}; "
+                "it does not belong to an InternVideo2.5 model"
+            )
+        tokenizer.chat_template = CHAT_TEMPLATE
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.min_frames = settings.min_frames
+        self.max_frames = settings.max_frames
+        mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        self._scale = (1 / (255 * std)).view(3, 1, 1)
+        self._shift = (-mean / std).view(3, 1, 1)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            UserError: if a file is missing or its content is not that of a processor.
+        """
+        path = Path(folder) / SETTINGS_FILE
+        raw = read_json(path, "It is part of every checkpoint of this project: copy the folder again.")
+        try:
+            settings = msgspec.convert(raw, ProcessorSettings)
+        except msgspec.ValidationError as error:
+            raise UserError(f"{path}: {error}. Copy the folder again.") from None
+        if not (Path(folder) / "tokenizer.json").is_file():
+            raise UserError(f"{folder}: no tokenizer.json. Copy the folder again.")
+        return cls(PreTrainedTokenizerFast.from_pretrained(folder), settings)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the tokenizer, its chat template and the settings to `folder`."""
+        self.tokenizer.save_pretrained(folder)
+        settings = msgspec.structs.replace(self.settings, min_frames=self.min_frames, max_frames=self.max_frames)
+        write_json(Path(folder) / SETTINGS_FILE, msgspec.to_builtins(settings))
+
+    @property
+    def end_token_ids(self) -> list[int]:
+        """Ids that end an answer: ``</s>`` and ``<|im_end|>``."""
+        return [self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids(TURN_END)]
+
+    def select_frames(self, frame_count: int, fps: float) -> list[int]:
+        """Return the indices of the frames to take of a clip with `frame_count` frames at `fps` frames a second."""
+        wanted = frames_for(frame_count / fps, self.min_frames, self.max_frames, self.settings.frames_per_group)
+        return frame_indices(frame_count, wanted)
+
+    def __call__(
+        self, frames: np.ndarray, question: str, duration: float | None = None, answer: str | None = None
+    ) -> BatchFeature:
+        """Build the inputs for one clip.
+
+        Args:
+            frames: (T, height, width, 3) uint8 RGB, T a multiple of `settings.frames_per_group`.
+            question: what is asked about the clip.
+            duration: seconds of the whole clip, told to the model; None leaves the sentence out.
+            answer: what the model shall answer; None in inference.
+
+        Returns:
+            ``input_ids (1, L)``, ``attention_mask (1, L)``, ``pixel_values (T, 3, image_size, image_size)`` float32
+            and, with an answer, ``labels (1, L)``: -100 but for the answer and the token that closes it.
+
+        Raises:
+            UserError: if question or answer contain one of the model's control tokens.
+            ValueError: if `frames` has another shape or type.
+        """
+        prompt = self.prompt(question, len(frames), duration)
+        ids = self.tokenizer(prompt).input_ids
+        features = {"pixel_values": self.pixel_values(frames)}
+        if answer is not None:
+            ids, features["labels"] = self._with_answer(prompt, ids, answer)
+        features["input_ids"] = torch.tensor([ids])
+        features["attention_mask"] = torch.ones_like(features["input_ids"])
+        return BatchFeature(features)
+
+    def prompt(self, question: str, frames: int, duration: float | None = None) -> str:
+        """Return the prompt for a clip of `frames` frames, up to where the answer begins."""
+        lines = []
+        if duration is not None:
+            lines.append(
+                f"The video lasts for {duration:.2f} seconds, and {frames} frames are uniformly sampled from it."
+            )
+        image = IMAGE_START + IMAGE_TOKEN * self.settings.tokens_per_frame + IMAGE_END
+        lines += [f"Frame{number}: {image}" for number in range(1, frames + 1)]
+        lines.append(_plain(question, "question"))
+        messages = [
+            {"role": "system", "content": self.settings.system_message},
+            {"role": "user", "content": "\n".join(lines)},
+        ]
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    def pixel_values(self, frames: np.ndarray) -> Tensor:
+        """Resize and normalise frames: (T, height, width, 3) uint8 -> (T, 3, image_size, image_size) float32.
+
+        Bicubic with antialiasing on 8-bit values, as Pillow does it for the original model.
+        """
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
+            raise ValueError(f"frames must be uint8 (T, height, width, 3), not {frames.dtype} {frames.shape}")
+        if len(frames) == 0 or len(frames) % self.settings.frames_per_group:
+            raise ValueError(f"{len(frames)} frames are not a positive multiple of {self.settings.frames_per_group}")
+        side = self.settings.image_size
+        pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # channels last in memory
+        if pixels.shape[2:] != (side, side):
+            pixels = torch.nn.functional.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True)
+        return torch.addcmul(self._shift, pixels.to(torch.float32), self._scale).contiguous()
+
+    def decode(self, ids: Sequence[int] | Tensor) -> str:
+        """Return the text of token ids without special tokens and surrounding white space."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def _with_answer(self, prompt: str, prompt_ids: list[int], answer: str) -> tuple[list[int], Tensor]:
+        """Return the ids of prompt, answer and closing token, and their labels (1, L)."""
+        ids = self.tokenizer(prompt + _plain(answer, "answer") + TURN_END).input_ids
+        if ids[: len(prompt_ids)] != prompt_ids:
+            raise ValueError(f"the tokenizer merges the prompt's end with the answer's beginning: {answer[:40]!r}")
+        labels = torch.tensor([ids])
+        labels[:, : len(prompt_ids)] = NO_LOSS
+        return ids, labels
+
+
+def _plain(text: str, what: str) -> str:
+    """Return `text`; refuse one that would be read as control tokens."""
+    for token in CONTROL_TOKENS:
+        if token in text:
+            raise UserError(f"the {what} {text[:60]!r} contains the control token {token}; remove it")
+    return text
+
+
+def settings_from(config: Any, **overrides: Any) -> ProcessorSettings:
+    """Return the settings that fit a model of `config` (an `InternVideoConfig`), with `overrides` on top."""
+    side, _ = config.vision_config.image_size
+    fitting = {
+        "image_size": side,
+        "tokens_per_frame": config.tokens_per_frame,
+        "frames_per_group": config.frames_per_group,
+    }
+    return ProcessorSettings(**(fitting | overrides))

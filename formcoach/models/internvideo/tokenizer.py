@@ -1,0 +1,196 @@
+"""A fast tokenizer from InternVideo2.5's `tokenizer.model` (SentencePiece BPE), without remote code.
+
+The original tokenizer cuts the text at special tokens and lets SentencePiece encode each part on its own, then puts
+``<s>`` in front. The `tokenizers` library does the same: it normalises and encodes each part between added tokens by
+itself.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, processors
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
+from transformers.utils.sentencepiece_model_pb2_new import ModelProto, NormalizerSpec
+
+from formcoach.errors import UserError
+from formcoach.files import read_bytes, read_json
+
+REMEDY = "Download the checkpoint again, all of its files."
+SPACE = "▁"  # SentencePiece writes a space as this
+
+# Values of `ModelProto.SentencePiece.Type` and `TrainerSpec.ModelType`, sentencepiece_model.proto.
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
+BPE_MODEL = 2
+
+# The original tokenizer tidies decoded text this way, in this order (`clean_up_tokenization` of transformers 4).
+TIDIED = {
+    " .": ".",
+    " ?": "?",
+    " !": "!",
+    " ,": ",",
+    " ' ": "'",
+    " n't": "n't",
+    " 'm": "'m",
+    " 's": "'s",
+    " 've": "'ve",
+    " 're": "'re",
+}
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """The tokens that a checkpoint adds to its SentencePiece model, and the roles of some.
+
+    Args:
+        ids: token -> id, for all added tokens.
+        roles: ``bos_token``, ``eos_token``, ``unk_token`` and ``pad_token`` -> token.
+    """
+
+    ids: dict[str, int]
+    roles: dict[str, str]
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Build the fast tokenizer of a checkpoint in its authors' layout.
+
+    Args:
+        folder: holds `tokenizer.model` and `tokenizer_config.json` or `added_tokens.json`; a `tokenizer.json` there is
+            used as it is.
+
+    Raises:
+        UserError: if a file is missing, damaged or not a SentencePiece BPE model.
+    """
+    special = _special_tokens(folder)
+    if (folder / "tokenizer.json").is_file():
+        backend = _read_backend(folder / "tokenizer.json")
+    else:
+        backend = build_backend(_read_model(folder / "tokenizer.model"), special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        additional_special_tokens=[token for token in special.ids if token not in special.roles.values()],
+        clean_up_tokenization_spaces=False,
+        name_or_path=str(folder),
+        **special.roles,
+    )
+
+
+def build_backend(model: ModelProto, special: SpecialTokens) -> Tokenizer:
+    """Convert a SentencePiece BPE model and a checkpoint's added tokens.
+
+    An added token may take the place of an unused piece (the id decides), as in InternLM2.5.
+    """
+    pieces = [(piece.piece, piece.score, piece.type) for piece in model.pieces]
+    vocabulary = {text: number for number, (text, _, _) in enumerate(pieces)}
+    taken = set(special.ids.values())
+    vocabulary = {text: number for text, number in vocabulary.items() if number not in taken} | special.ids
+    mergeable = {text: score for text, score, kind in pieces if kind == NORMAL and vocabulary.get(text) not in taken}
+    tokenizer = Tokenizer(
+        BPE(
+            vocabulary,
+            _merges(mergeable, vocabulary),
+            unk_token=special.roles["unk_token"],
+            fuse_unk=True,
+            byte_fallback=model.trainer_spec.byte_fallback,
+        )
+    )
+    tokenizer.normalizer = _normalizer(model.normalizer_spec)
+    tokenizer.decoder = _decoder(model.normalizer_spec.add_dummy_prefix)
+    symbols = [text for text, _, kind in pieces if kind == USER_DEFINED and text in vocabulary]
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in symbols])
+    control = [text for text, _, kind in pieces if kind == CONTROL and text in vocabulary]
+    tokenizer.add_special_tokens(
+        [
+            AddedToken(text, normalized=False, special=True)
+            for text in dict.fromkeys([*control, *special.roles.values(), *special.ids])
+        ]
+    )
+    begin = special.roles["bos_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", pair=f"{begin} $A {begin} $B", special_tokens=[(begin, tokenizer.token_to_id(begin))]
+    )
+    return tokenizer
+
+
+def _merges(scores: dict[str, float], vocabulary: dict[str, int]) -> list[tuple[str, str]]:
+    """Return the pairs that make up each piece, best piece first.
+
+    SentencePiece merges the neighbours whose union has the highest score; `tokenizers` the pair that comes first.
+
+    Args:
+        scores: mergeable piece -> score.
+        vocabulary: piece -> id, only to order the pairs of one piece.
+    """
+    ranked = []
+    for piece, score in scores.items():
+        for cut in range(1, len(piece)):
+            left, right = piece[:cut], piece[cut:]
+            if left in scores and right in scores:
+                ranked.append((-score, vocabulary[piece], vocabulary[left], vocabulary[right], left, right))
+    ranked.sort()
+    return [(left, right) for *_, left, right in ranked]
+
+
+def _normalizer(spec: NormalizerSpec) -> normalizers.Normalizer:
+    """Return what SentencePiece does to a text before it cuts it (normalizer.cc), for one part of the text."""
+    steps: list[normalizers.Normalizer] = []
+    if spec.precompiled_charsmap:
+        steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
+    if spec.remove_extra_whitespaces:
+        steps += [
+            normalizers.Replace(Regex("^ +| +$"), ""),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    if spec.add_dummy_prefix:
+        steps.append(normalizers.Prepend(SPACE))
+    steps.append(normalizers.Replace(" ", SPACE))
+    return normalizers.Sequence(steps)
+
+
+def _decoder(dummy_prefix: bool) -> decoders.Decoder:
+    """Return what makes text of tokens: bytes put together, the dummy prefix dropped, spaces tidied."""
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if dummy_prefix:
+        steps.append(decoders.Strip(" ", 1, 0))
+    return decoders.Sequence(steps + [decoders.Replace(untidy, tidy) for untidy, tidy in TIDIED.items()])
+
+
+def _special_tokens(folder: Path) -> SpecialTokens:
+    """Collect the added tokens of `tokenizer_config.json`, `added_tokens.json` and `special_tokens_map.json`."""
+    config = _optional_json(folder / "tokenizer_config.json")
+    named = _optional_json(folder / "special_tokens_map.json") | config
+    ids = dict(_optional_json(folder / "added_tokens.json"))
+    ids |= {_content(token): int(number) for number, token in config.get("added_tokens_decoder", {}).items()}
+    defaults = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
+    roles = {role: _content(named.get(role) or default) for role, default in defaults.items()}
+    return SpecialTokens(dict(sorted(ids.items(), key=lambda item: item[1])), roles)
+
+
+def _content(token: str | dict[str, str]) -> str:
+    """Return the text of a token that is written as a string or as an `AddedToken`'s values."""
+    return token if isinstance(token, str) else token["content"]
+
+
+def _optional_json(path: Path) -> dict:
+    return read_json(path, REMEDY) if path.is_file() else {}
+
+
+def _read_backend(path: Path) -> Tokenizer:
+    text = json.dumps(read_json(path, REMEDY))
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # tokenizers raises no narrower type
+        raise UserError(f"{path}: is not a tokenizer ({error}). {REMEDY}") from None
+
+
+def _read_model(path: Path) -> ModelProto:
+    model = ModelProto()
+    try:
+        model.ParseFromString(read_bytes(path, REMEDY))
+    except DecodeError:
+        raise UserError(f"{path}: is not a SentencePiece model. {REMEDY}") from None
+    if model.trainer_spec.model_type != BPE_MODEL or not model.pieces:
+        raise UserError(f"{path}: is not a SentencePiece BPE model. {REMEDY}")
+    return model
