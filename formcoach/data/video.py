@@ -5,7 +5,9 @@ are shown, without those that an edit list hides) and return equal pixels, rotat
 """
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +71,22 @@ def probe(path: str | Path) -> VideoInfo:
         if frames == 0 or not rate:
             raise ClipError(path, "has no video frames")
         return VideoInfo(frames, float(rate), stream.codec_context.width, stream.codec_context.height)
+
+
+def probe_all(paths: Sequence[str | Path]) -> Iterator[VideoInfo | ClipError]:
+    """Yield for each path in turn what `probe` returns or, for a bad clip, its error; looks at several at a time."""
+    pool = ThreadPoolExecutor(max_workers=min(32, 2 * (os.cpu_count() or 1)))
+    try:
+        yield from pool.map(_probe_or_error, paths)
+    finally:
+        pool.shutdown(cancel_futures=True)  # on Ctrl-C do not go through the rest
+
+
+def _probe_or_error(path: str | Path) -> VideoInfo | ClipError:
+    try:
+        return probe(path)
+    except ClipError as error:
+        return error
 
 
 def read_clip(path: str | Path, select: Callable[[int, float], Sequence[int]], reader: str = "decord") -> Clip:
