@@ -165,20 +165,32 @@ class InternVideoProcessor:
         ]
         return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
-    def pixel_values(self, frames: np.ndarray) -> Tensor:
-        """Resize and normalise frames: (T, height, width, 3) uint8 -> (T, 3, image_size, image_size) float32.
+    def resize(self, frames: np.ndarray) -> np.ndarray:
+        """Resize frames, the costly half of `pixel_values`: (T, height, width, 3) -> (T, image_size, image_size, 3).
 
-        Bicubic with antialiasing on 8-bit values, as Pillow does it for the original model.
+        Bicubic with antialiasing on 8-bit values, as Pillow does it for the original model. Frames that have the size
+        already are returned as they are.
         """
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
             raise ValueError(f"frames must be uint8 (T, height, width, 3), not {frames.dtype} {frames.shape}")
+        side = self.settings.image_size
+        if frames.shape[1:3] == (side, side):
+            return frames
+        pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # channels last in memory
+        pixels = torch.nn.functional.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True)
+        return pixels.permute(0, 2, 3, 1).numpy()
+
+    def pixel_values(self, frames: np.ndarray) -> Tensor:
+        """Resize and normalise frames: (T, height, width, 3) uint8 -> (T, 3, image_size, image_size) float32."""
+        pixels = torch.from_numpy(np.ascontiguousarray(self.resize(frames))).permute(0, 3, 1, 2)  # (T, 3, side, side)
         if len(frames) == 0 or len(frames) % self.settings.frames_per_group:
             raise ValueError(f"{len(frames)} frames are not a positive multiple of {self.settings.frames_per_group}")
-        side = self.settings.image_size
-        pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # channels last in memory
-        if pixels.shape[2:] != (side, side):
-            pixels = torch.nn.functional.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True)
         return torch.addcmul(self._shift, pixels.to(torch.float32), self._scale).contiguous()
+
+    def sample_length(self, question: str, frames: int, duration: float | None, answer: str) -> int:
+        """Return how many tokens a training sample of `frames` frames has, visual tokens included."""
+        prompt = self.prompt(question, frames, duration)
+        return len(self.tokenizer(prompt + _plain(answer, "answer") + TURN_END).input_ids)
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
         """Return the text of token ids without special tokens and surrounding white space."""
