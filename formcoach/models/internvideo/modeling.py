@@ -4,6 +4,10 @@ All that differs from InternVL is what happens between vision tower and connecto
 from 256 tokens a frame down to 16 (see `token_merging`).
 """
 
+import re
+from pathlib import Path
+from typing import Any
+
 from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -16,6 +20,12 @@ from transformers.models.internvl.modeling_internvl import (
 
 from formcoach.models.internvideo.configuration import InternVideoConfig
 from formcoach.models.internvideo.token_merging import merge_tokens
+
+# Tensors of `InternVideo2_5_Chat_8B` that its chat model does not use.
+UNUSED_TENSORS = re.compile(
+    r"^(action_embed|temporal_embed|track_embed|track_embed_decoder|box_token|cg_criterion|cg_model|loc_encoder"
+    r"|loc_decoder|sam|temporal_token|track_token)(\.|$)"
+)
 
 
 class InternVideoModel(InternVLModel):
@@ -74,6 +84,7 @@ class InternVideoForConditionalGeneration(InternVLForConditionalGeneration):
     """
 
     config: InternVideoConfig
+    _keys_to_ignore_on_load_unexpected = [UNUSED_TENSORS.pattern]  # noqa: RUF012  (transformers copies it)
 
     def __init__(self, config: InternVideoConfig) -> None:
         InternVLPreTrainedModel.__init__(self, config)
@@ -84,3 +95,7 @@ class InternVideoForConditionalGeneration(InternVLForConditionalGeneration):
     def get_video_features(self, pixel_values: Tensor) -> Tensor:
         """See `InternVideoModel.encode_frames`."""
         return self.model.encode_frames(pixel_values)
+
+    def save_pretrained(self, save_directory: str | Path, save_original_format: bool = False, **kwargs: Any) -> None:
+        """Write configuration and weights, as the parent does, but under our own tensor names by default."""
+        super().save_pretrained(save_directory, save_original_format=save_original_format, **kwargs)
