@@ -145,6 +145,6 @@ def _parse_sampling(where: str, text: str) -> tuple[str, float, bool]:
         number = 0
     if how not in ("first", "end", "random") or number <= 0 or (is_share and number > 100):
         raise UserError(
-            f"{where} sampling_strategy {text!r} is unknown; use all, first:N, end:N or random:N, N a number or like 30%"
+            f"{where} sampling_strategy {text!r} is unknown; use all, first:N, end:N or random:N (N like 50 or 30%)"
         )
     return how, number, is_share

@@ -1,0 +1,103 @@
+#!/usr/bin/env python
+"""Split a labelled folder of clips into train, val and test, and write the training files."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from formcoach.command import command_parser, run
+
+if TYPE_CHECKING:
+    from formcoach.data.convert import SplitSummary
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the arguments, write the splits, print a table of them."""
+    args = parse(argv)
+    from formcoach.data.convert import write_splits
+
+    summary = write_splits(
+        args.dataset_dir,
+        args.output_dir,
+        labels=args.labels,
+        ratios=args.ratios,
+        seed=args.seed,
+        skip_bad_clips=args.skip_bad_clips,
+    )
+    print_summary(summary, args.dataset_dir)
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the command line's values."""
+    parser = command_parser(__doc__, "python utils/qved_from_fine_labels.py --dataset-dir dataset --ratios 70/15/15")
+    parser.add_argument(
+        "--dataset-dir", "--dataset_dir", type=Path, default=Path("dataset"), help="clips and labels (%(default)s)"
+    )
+    parser.add_argument(
+        "--output-dir",
+        "--output_dir",
+        type=Path,
+        default=Path("data/annotaions"),
+        help="gets the .jsonl files, its parent diy_ft_data.json (%(default)s)",
+    )
+    parser.add_argument("--labels", type=Path, help="label file (ground_truth.json in the dataset folder)")
+    parser.add_argument(
+        "--ratios", type=ratios, default="60/20/20", metavar="TRAIN/VAL/TEST", help="sizes of the splits (60/20/20)"
+    )
+    parser.add_argument("--seed", type=int, default=42, help="of the split (%(default)s)")
+    parser.add_argument(
+        "--skip-bad-clips",
+        "--skip_bad_clips",
+        action="store_true",
+        help="leave out clips that are missing, damaged or unlabelled, and list them, instead of refusing",
+    )
+    return parser.parse_args(argv)
+
+
+def ratios(text: str) -> tuple[float, ...]:
+    """Return `60/20/20` as three numbers."""
+    try:
+        numbers = tuple(float(part) for part in text.split("/"))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 3 or not all(0 < number < float("inf") for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers above 0 like 60/20/20")
+    return numbers
+
+
+def print_summary(summary: "SplitSummary", dataset_dir: Path) -> None:
+    """Print a line a split; notices go to stderr."""
+    total = sum(split.clips for split in summary.splits.values())
+    print(f"{summary.label_file}: {count(total)}")
+    print(f"{'split':<6}{'clips':>8}{'share':>8}{'people':>8}{'exercises':>11}{'minutes':>9}")
+    for name, split in summary.splits.items():
+        people = split.people or "-"
+        print(
+            f"{name:<6}{split.clips:>8}{split.clips / total:>8.1%}{people:>8}{split.exercises:>11}"
+            f"{split.seconds / 60:>9.1f}"
+        )
+    for path in summary.written:
+        print(f"wrote {path}")
+    if summary.skipped:
+        notice(f"left out {count(len(summary.skipped))} that cannot be used; see {summary.written[-1]}")
+    if summary.unlisted:
+        notice(f"{count(len(summary.unlisted))} on disk without a label, first: {dataset_dir / summary.unlisted[0]}")
+    if 0 < summary.nameless < total:
+        notice(f"nobody says who is in {count(summary.nameless)} of {total}; each was split on its own")
+
+
+def count(clips: int) -> str:
+    """Return `1 clip` or `5 clips`."""
+    return f"{clips} clip" if clips == 1 else f"{clips} clips"
+
+
+def notice(text: str) -> None:
+    """Tell the user something that stops nothing."""
+    print(f"notice: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main)
