@@ -1,0 +1,92 @@
+"""The flags that say which model answers, shared by the commands, and the model that they name."""
+
+import argparse
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from formcoach.config import PROJECT
+
+if TYPE_CHECKING:
+    from formcoach.inference.predict import Predictor
+
+TEST_FILE = PROJECT / "data/annotaions/qevd_fit_300k_test.jsonl"
+DATASET = PROJECT / "dataset"
+MAX_NEW_TOKENS = 128
+
+
+def add_flag(parser: argparse.ArgumentParser, name: str, *aliases: str, **options: object) -> None:
+    """Add a flag with underscores in its name, and its dashed spelling."""
+    names = (name, *aliases)
+    parser.add_argument(*dict.fromkeys([*names, *(alias.replace("_", "-") for alias in names)]), **options)
+
+
+def add_model_flags(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add `--model_path`, `--base_model`, `--quantization`, `--device` and `--max_new_tokens`.
+
+    Args:
+        parser: of the command.
+        default: what the command does without `--model_path`, for its help.
+    """
+    add_flag(
+        parser, "--model_path", metavar="PATH", help=f"run, checkpoint, adapter, hub id or `tiny` (default: {default})"
+    )
+    add_flag(parser, "--base_model", metavar="PATH", help="the adapter's base, where it is not what the adapter names")
+    add_flag(parser, "--quantization", choices=("nf4", "int8"), help="load the base in 4 or 8 bits")
+    add_flag(parser, "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    add_flag(
+        parser, "--max_new_tokens", type=positive, default=MAX_NEW_TOKENS, metavar="N", help="default: %(default)s"
+    )
+
+
+def add_test_flags(parser: argparse.ArgumentParser) -> None:
+    """Add `--test_json`, `--data_path`, `--limit` and `--batch_size`."""
+    add_flag(parser, "--test_json", type=Path, default=TEST_FILE, metavar="FILE", help="default: the held-out split")
+    add_flag(
+        parser,
+        "--data_path",
+        "--dataset_dir",
+        type=Path,
+        default=DATASET,
+        metavar="DIR",
+        help="folder of the clips (default: dataset)",
+    )
+    add_flag(parser, "--limit", type=positive, metavar="N", help="only the first N clips")
+    add_flag(parser, "--batch_size", type=positive, metavar="N", help="clips answered together (default: by device)")
+
+
+def positive(text: str) -> int:
+    """Parse a whole number from 1 up."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def load_once(
+    args: argparse.Namespace, model_path: str | Path, batch_size: int | None = None
+) -> Callable[[], "Predictor"]:
+    """Return a function that loads the model that the flags of `add_model_flags` ask for, at its first call.
+
+    Args:
+        args: the parsed command line.
+        model_path: `args.model_path` or the command's default.
+        batch_size: clips that are answered together; None: by device.
+
+    Raises:
+        UserError: (the function) there is no such model, or it is an adapter of another base.
+    """
+
+    @cache
+    def load() -> "Predictor":
+        from formcoach.inference.predict import Predictor
+        from formcoach.models import load_model
+
+        named = {"device": args.device, "quantization": args.quantization}
+        if args.base_model:
+            model, processor = load_model(args.base_model, adapter=str(model_path), **named)
+        else:
+            model, processor = load_model(str(model_path), **named)
+        return Predictor(model, processor, max_new_tokens=args.max_new_tokens, batch_size=batch_size)
+
+    return load

@@ -1,0 +1,177 @@
+"""A model's answers to clips: greedy, in batches, the next clips decoded while the model writes."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import BatchFeature, TextStreamer
+
+from formcoach.data.annotations import Conversation
+from formcoach.data.collate import collate_prompts
+from formcoach.data.video import Clip, read_clip
+from formcoach.errors import UserError
+from formcoach.inference.options import MAX_NEW_TOKENS
+from formcoach.inference.predictions import FAILED, Prediction
+
+_DECODERS = 2  # threads that read clips while the model runs
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A clip on its way to the model: its inputs, or why there are none."""
+
+    record: Conversation
+    inputs: BatchFeature | None
+    error: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Answers questions about clips with a loaded model.
+
+    Args:
+        model: from `formcoach.models.load_model`; its adapter, if it has one, is on.
+        processor: that model's.
+        reader: which library decodes the clips, see `formcoach.data.video.read_clip`.
+        max_new_tokens: most tokens of an answer.
+        batch_size: clips that are answered together; None: 8, or 4 on a GPU, where the base is large.
+    """
+
+    model: Any
+    processor: Any
+    reader: str = "decord"
+    max_new_tokens: int = MAX_NEW_TOKENS
+    batch_size: int | None = None
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the model is a base with an adapter, so that `base` shows another model."""
+        return isinstance(self.model, PeftModel)
+
+    @contextmanager
+    def base(self) -> Iterator[None]:
+        """Answer with the base model inside this block: the adapter is off, connector included."""
+        if not self.has_adapter:
+            yield
+            return
+        with self.model.disable_adapter():
+            yield
+
+    def read(self, path: str | Path) -> Clip:
+        """Return the frames of a clip that the model looks at.
+
+        Raises:
+            ClipError: the clip is missing, empty, damaged or not a video.
+        """
+        return read_clip(path, self.processor.select_frames, self.reader)
+
+    def answer(self, clip: Clip, question: str, streamer: Any = None) -> str:
+        """Return the answer to a question about one clip.
+
+        Args:
+            clip: from `read`.
+            question: what is asked.
+            streamer: a transformers streamer that is given the answer's tokens as they come.
+        """
+        return self._generate([self.processor(clip.frames, question, clip.duration)], streamer)[0]
+
+    def terminal_streamer(self) -> TextStreamer:
+        """Return a streamer that prints the answer while it is written."""
+        return TextStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+    def predict(self, records: Sequence[Conversation], read: Callable[[Conversation], Clip]) -> Iterator[Prediction]:
+        """Yield the answer to each record, in order; a clip that cannot be read gives a failed prediction.
+
+        Args:
+            records: the questions.
+            read: gives the frames of a record's clip, see `formcoach.inference.frames`; called in threads.
+        """
+        size = self.batch_size or (4 if self.model.device.type == "cuda" else 8)
+        prepared = _ahead(records, lambda record: self._prepare(record, read), 2 * size)
+        while batch := list(islice(prepared, size)):
+            yield from self._answer_batch(batch)
+
+    def _prepare(self, record: Conversation, read: Callable[[Conversation], Clip]) -> Prepared:
+        start = time.perf_counter()
+        inputs = error = None
+        try:
+            clip = read(record)
+            inputs = self.processor(clip.frames, record.question, clip.duration)
+        except (UserError, OSError) as problem:
+            error = str(problem)
+        return Prepared(record, inputs, error, time.perf_counter() - start)
+
+    def _answer_batch(self, batch: Sequence[Prepared]) -> Iterator[Prediction]:
+        """Yield the predictions of a batch, whose failed clips never reach the model."""
+        start = time.perf_counter()
+        usable = [prepared.inputs for prepared in batch if prepared.inputs is not None]
+        answers = iter(self._generate(usable) if usable else [])
+        share = (time.perf_counter() - start) / max(len(usable), 1)
+        for prepared in batch:
+            if prepared.inputs is None:
+                yield _prediction(prepared, status=FAILED, error=prepared.error, seconds=prepared.seconds)
+            else:
+                yield _prediction(prepared, prediction=next(answers), seconds=prepared.seconds + share)
+
+    def _generate(self, clips: Sequence[BatchFeature], streamer: Any = None) -> list[str]:
+        """Return the greedy answers to some clips.
+
+        Raises:
+            UserError: one clip alone does not fit into the GPU's memory.
+        """
+        inputs = collate_prompts(clips, self.processor.tokenizer.pad_token_id)
+        try:
+            with torch.inference_mode():
+                ids = self.model.generate(
+                    **{name: value.to(self.model.device) for name, value in inputs.items()},
+                    max_new_tokens=self.max_new_tokens,
+                    do_sample=False,
+                    streamer=streamer,
+                )  # (batch, longest prompt + longest answer)
+        except torch.OutOfMemoryError:
+            if len(clips) == 1:
+                raise UserError(
+                    "the GPU's memory does not hold one clip beside the model; free some, or use --quantization nf4"
+                ) from None
+            torch.cuda.empty_cache()
+            half = len(clips) // 2
+            return self._generate(clips[:half]) + self._generate(clips[half:])
+        return [self.processor.decode(row) for row in ids[:, inputs["input_ids"].shape[1] :]]
+
+
+def _ahead(
+    records: Iterable[Conversation], prepare: Callable[[Conversation], Prepared], window: int
+) -> Iterator[Prepared]:
+    """Yield the prepared records in order, at most `window` of them being or waiting ready."""
+    pool = ThreadPoolExecutor(_DECODERS)
+    waiting: deque[Future[Prepared]] = deque()
+    try:
+        for record in records:
+            waiting.append(pool.submit(prepare, record))
+            if len(waiting) >= window:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prediction(prepared: Prepared, **outcome: Any) -> Prediction:
+    record = prepared.record
+    return Prediction(
+        id=record.id,
+        video=record.video,
+        prompt=record.question,
+        truth=record.answer,
+        labels=record.labels,
+        **(outcome | {"seconds": round(outcome["seconds"], 4)}),
+    )
