@@ -283,8 +283,6 @@ def _check(config: TrainingConfig) -> None:
     for flag, rate in used.items():
         if config.lr_min > rate:
             raise UserError(f"--lr-min {config.lr_min:g} is above {flag} {rate:g}; lower it")
-    if config.quantization and not config.freeze_vit:
-        raise UserError(f"--quantization {config.quantization} freezes the vision tower: add --freeze-vit")
     if config.quantization and config.dtype == "float16":
         raise UserError(f"--quantization {config.quantization} computes in bf16 or fp32: leave --dtype fp16 out")
 

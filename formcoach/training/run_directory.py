@@ -1,0 +1,153 @@
+"""A run directory: where it is, which of its checkpoints are complete, and which is the best."""
+
+import hashlib
+import importlib.metadata
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from formcoach.errors import UserError
+from formcoach.files import read_json, write_json, write_text
+
+SETTINGS = "training_config.json"
+BEST = "best.json"
+METRICS = "metrics.jsonl"
+LOG = "train.log"
+STEP = re.compile(r"step_(\d+)")
+LEFT_BEHIND = re.compile(r"\.(step_\d+|best\.json|training_config\.json|metrics\.jsonl)\..*\.(tmp|old|json|jsonl)")
+VERSIONS = ("torch", "transformers", "peft", "deepspeed", "accelerate", "bitsandbytes", "numpy")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint.
+
+    Args:
+        folder: `step_N` in a run directory.
+        step: N, the optimizer steps behind it.
+    """
+
+    folder: Path
+    step: int
+
+
+def checkpoints(run: Path) -> list[Checkpoint]:
+    """Return a run's checkpoints, oldest first; a folder gets its name when it is complete."""
+    found = [(STEP.fullmatch(path.name), path) for path in run.glob("step_*")]
+    complete = [
+        Checkpoint(path, int(match[1])) for match, path in found if match and (path / "adapter_config.json").is_file()
+    ]
+    return sorted(complete, key=lambda checkpoint: checkpoint.step)
+
+
+def free_directory(wanted: Path) -> Path:
+    """Return where a new run goes: `wanted`, or the first of `wanted_2`, `wanted_3`, ... that has no checkpoints.
+
+    Raises:
+        UserError: it is a file, or nothing can be written there.
+    """
+    run, number = wanted, 1
+    while checkpoints(run):
+        number += 1
+        run = wanted.with_name(f"{wanted.name}_{number}")
+    check_writable(run)
+    return run
+
+
+def check_writable(run: Path) -> None:
+    """Check that a run directory can be written, without creating it.
+
+    Raises:
+        UserError: it cannot.
+    """
+    existing = next(path for path in (run, *run.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"--work-dir {run}: {existing} is a file; name another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"--work-dir {run}: {existing} is not writable; name another folder")
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove unfinished files and folders of a command that was killed; their names start with a dot."""
+    for path in run.glob(".*"):
+        if LEFT_BEHIND.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def write_best(run: Path, step: int, val_loss: float) -> None:
+    """Record the best checkpoint by validation loss."""
+    write_json(run / BEST, {"checkpoint": f"step_{step}", "val_loss": val_loss})
+
+
+def remove_old_checkpoints(run: Path, keep: int, best_step: int | None) -> None:
+    """Remove all but the `keep` newest checkpoints and the best; -1 keeps all."""
+    if keep < 0:
+        return
+    for checkpoint in checkpoints(run)[:-keep]:
+        if checkpoint.step != best_step:
+            going = checkpoint.folder.with_name(f".{checkpoint.folder.name}.going.old")
+            checkpoint.folder.rename(going)  # so that a folder under its own name is always complete
+            shutil.rmtree(going)
+
+
+def cut_metrics(run: Path, step: int) -> None:
+    """Drop the lines of `metrics.jsonl` that lie behind `step`: a resumed run writes them again."""
+    path = run / METRICS
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if msgspec.json.decode(line)["step"] <= step:
+                kept.append(line + "\n")
+        except msgspec.DecodeError:
+            break  # the last line of a killed run may be cut short
+    write_text(path, "".join(kept))
+
+
+def describe_run(settings: dict[str, Any], resolved: dict[str, Any], data_files: Sequence[Path]) -> dict[str, Any]:
+    """Return the content of `training_config.json`.
+
+    Args:
+        settings: every setting of the run.
+        resolved: what follows from them and from the data.
+        data_files: the files whose content decides what is learned.
+    """
+    return {
+        "settings": settings,
+        "resolved": resolved,
+        "versions": {"formcoach": _version("formcoach")} | {name: _version(name) for name in VERSIONS},
+        "data": {str(path.absolute()): hashlib.sha256(path.read_bytes()).hexdigest() for path in data_files},
+    }
+
+
+def check_same_run(run: Path, description: dict[str, Any], may_differ: frozenset[str]) -> None:
+    """Check that a run is resumed with the settings and the data that it was started with.
+
+    Raises:
+        UserError: lists what differs.
+    """
+    before = read_json(run / SETTINGS, "Only a run with this file can be resumed.")
+    old, new = before["settings"], description["settings"]
+    changed = [
+        f"{name} was {old.get(name)} and is {value}"
+        for name, value in new.items()
+        if name not in may_differ and old.get(name) != value
+    ]
+    known = set(before["data"].values())
+    changed += [f"{path} has changed" for path, digest in description["data"].items() if digest not in known]
+    if changed:
+        raise UserError(f"{run} cannot be resumed: {', '.join(changed)}; undo that, or start a new run")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

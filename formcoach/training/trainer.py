@@ -1,0 +1,255 @@
+"""The training loop: transformers' Trainer with three learning rates, a loss per answer token and whole checkpoints."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments
+
+from formcoach.config import TrainingConfig
+from formcoach.data.collate import NO_LOSS, TrainingCollator
+from formcoach.errors import UserError
+from formcoach.files import replacing_folder
+from formcoach.models.adapters import save_adapter
+from formcoach.training import resumption, run_directory
+from formcoach.training.callbacks import RunReport
+from formcoach.training.schedule import CONNECTOR, LANGUAGE, VISION, LearningRates, parameter_groups, scheduler
+
+RATE_NAMES = {LANGUAGE: "lr", CONNECTOR: "connector_lr", VISION: "vit_lr"}
+
+
+class CoachTrainer(Trainer):
+    """Trains a model of any family on clips.
+
+    Args:
+        model: with adapters.
+        args: transformers' settings; they leave logging, validation and saving to `callbacks.Rhythm`.
+        config: the run's settings.
+        family: which modules are vision tower, connector and language model.
+        processor: saved with each checkpoint.
+        run: the run directory.
+        report: is told what happens.
+        train_dataset: a `ClipDataset`.
+        eval_dataset: another, or None.
+        callbacks: transformers' callbacks.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        args: TrainingArguments,
+        config: TrainingConfig,
+        family: Any,
+        processor: Any,
+        run: Path,
+        report: RunReport,
+        train_dataset: Dataset,
+        eval_dataset: Dataset | None,
+        callbacks: list[Any],
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=TrainingCollator(processor.tokenizer.pad_token_id),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            callbacks=callbacks,
+        )
+        self._config = config
+        self._family = family
+        self._processor = processor
+        self._run = run
+        self._report = report
+        self._peaks = LearningRates(
+            {LANGUAGE: config.lr, CONNECTOR: config.connector_lr, VISION: config.vit_lr},
+            config.lr_min,
+            config.warmup_ratio,
+        )
+        self._rates_now: dict[str, float] = {}
+        self._tokens: Tensor | int = 0  # since the last log, of this process
+        self._clock = time.monotonic()  # when the steps since the last log began
+        self._last_step = 0
+        self._validated: tuple[int, float] | None = None  # step and loss of the newest validation
+
+    # Optimizer and schedule
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """Return torch's AdamW with a group for each learning rate."""
+        if self.optimizer is None:
+            decayed = self.get_decay_parameter_names(self.model)
+            groups = parameter_groups(self.model, self._family, self._peaks, self.args.weight_decay, decayed)
+            self.optimizer = AdamW(groups)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        """Return warm-up and cosine of each group, see `formcoach.training.schedule`."""
+        self.lr_scheduler = scheduler(optimizer or self.optimizer, self._peaks, num_training_steps)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _get_learning_rate(self) -> float:
+        """Note the rates of the step that was just taken; the parent asks before it moves the schedule on."""
+        for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+            self._rates_now[RATE_NAMES[group["part"]]] = rate
+        return super()._get_learning_rate()
+
+    # Loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """Return the sum over the micro batch's answer tokens, divided by those of the whole global batch.
+
+        Raises:
+            UserError: it is not finite; nothing was learned from it.
+        """
+        ids = inputs.pop("ids")
+        self._tokens = self._tokens + inputs["attention_mask"].sum()
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        value = loss[0] if return_outputs else loss
+        if not torch.isfinite(value):
+            raise UserError(
+                f"the loss is {value.item()} in step {self.state.global_step + 1}, samples {', '.join(ids)}; "
+                "lower --lr, or use --dtype bf16 or fp32"
+            )
+        return loss
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Return the validation loss: the mean over all answer tokens of all samples."""
+        self.model.eval()
+        total = torch.zeros(2, dtype=torch.float64)
+        for inputs in self.get_eval_dataloader():
+            inputs.pop("ids")
+            sums = self.accelerator.gather_for_metrics(self._token_losses(self._prepare_inputs(inputs)))  # (B, 2)
+            total += sums.sum(0).double().cpu()
+        loss = (total[0] / total[1]).item()
+        self._validated = (self.state.global_step, loss)
+        self._report.validation(self.state.global_step, round(self.state.epoch or 0.0, 4), loss)
+        self._clock = time.monotonic()
+        return {"eval_loss": loss}
+
+    @torch.no_grad()
+    def _token_losses(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return each sample's summed loss and its number of answer tokens: (B, 2)."""
+        targets = inputs.pop("labels")[:, 1:]  # (B, L - 1)
+        logits = self.model(**inputs).logits[:, :-1]  # (B, L - 1, vocabulary)
+        answers = targets != NO_LOSS
+        losses = nn.functional.cross_entropy(logits[answers].float(), targets[answers], reduction="none")
+        spread = torch.zeros(targets.shape, device=losses.device).masked_scatter_(answers, losses)
+        return torch.stack([spread.sum(1), answers.sum(1).float()], dim=1)
+
+    # Log
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Report a logged step; the parent's summary at the end is left to the closing report."""
+        if "loss" not in logs:
+            return
+        step = self.state.global_step
+        seconds = time.monotonic() - self._clock
+        tokens = self.accelerator.gather(torch.as_tensor(self._tokens, device=self.args.device)).sum().item()
+        samples = (step - self._last_step) * self._config.global_batch_size
+        record = {
+            "step": step,
+            "epoch": round(self.state.epoch, 4),
+            "loss": logs["loss"],
+            **self._rates_now,
+            "grad_norm": logs["grad_norm"],
+            "tokens_per_second": round(tokens / seconds, 1),
+            "samples_per_second": round(samples / seconds, 3),
+        }
+        self._report.step({"lr": 0.0} | record, self.state.max_steps)
+        self._tokens, self._last_step, self._clock = 0, step, time.monotonic()
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write `step_N/` whole or not at all, and note whether it is the best so far."""
+        step = self.state.global_step
+        is_best = self._validated is not None and self._validated[0] == step and self._is_best(self._validated[1])
+        if is_best:
+            self.state.best_global_step, self.state.best_metric = self._validated
+        states, randoms = self._resumption_states() if not self._config.checkpoint_drop_optimizer else (None, None)
+        if self.args.should_save:
+            with replacing_folder(self._run / f"step_{step}") as folder:
+                save_adapter(self.model, self._processor, folder)
+                if states is not None:
+                    self._write_resumption(folder / resumption.FOLDER, states, randoms)
+            if is_best:
+                run_directory.write_best(self._run, step, self.state.best_metric)
+            run_directory.remove_old_checkpoints(self._run, self._config.max_keep_ckpts, self.state.best_global_step)
+        self.accelerator.wait_for_everyone()
+        self._clock = time.monotonic()
+
+    def _is_best(self, loss: float) -> bool:
+        return self.state.best_metric is None or loss < self.state.best_metric
+
+    def _resumption_states(self) -> tuple[dict[str, Tensor], list[Any]]:
+        """Gather optimizer and random states of all processes."""
+        mine = resumption.random_state()
+        if self.args.world_size == 1:
+            return self._states().read(), [mine]
+        randoms: list[Any] = [None] * self.args.world_size
+        torch.distributed.all_gather_object(randoms, mine)
+        return self._states().read(), randoms
+
+    def _write_resumption(self, folder: Path, states: dict[str, Tensor], randoms: list[Any]) -> None:
+        folder.mkdir()
+        resumption.save_optimizer(states, folder)
+        schedule = {"scheduler": self.lr_scheduler.state_dict(), "scaler": self._scaler_state()}
+        resumption.save_progress(folder, schedule, randoms)
+        self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def _states(self) -> resumption.PlainStates | resumption.ShardedStates:
+        if self.is_deepspeed_enabled:
+            return resumption.ShardedStates(self.model, self.deepspeed.optimizer)
+        return resumption.PlainStates(self.model, self.optimizer.optimizer)
+
+    # Resumption
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        """Prepare model and optimizer, then restore their state; the parent would look for pickles."""
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        if resume_from_checkpoint is not None:
+            folder = Path(resume_from_checkpoint)
+            resumption.load_optimizer(self._states(), self.model, folder)
+            schedule = resumption.load_schedule(folder)
+            self.lr_scheduler.load_state_dict(schedule["scheduler"])
+            for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate
+            self._set_scaler_state(schedule["scaler"])
+        self._report.begin(self.state.global_step, max_steps)
+        self._last_step, self._clock = self.state.global_step, time.monotonic()
+        return prepared
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Leave the weights to `_prepare_for_training`: they are part of the optimizer's state, in full precision."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            resumption.load_random(Path(checkpoint), self.args.process_index)
+
+    def _scaler_state(self) -> dict[str, Any]:
+        """Return the state of fp16's loss scaling; empty in other precisions."""
+        if self.is_deepspeed_enabled:
+            return {
+                name: value
+                for name, value in vars(self.deepspeed.optimizer.loss_scaler).items()
+                if isinstance(value, int | float | bool)
+            }
+        return self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {}
+
+    def _set_scaler_state(self, state: dict[str, Any]) -> None:
+        if self.is_deepspeed_enabled:
+            vars(self.deepspeed.optimizer.loss_scaler).update(state)
+        elif self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state)
