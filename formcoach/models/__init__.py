@@ -1,0 +1,120 @@
+"""Models: `load_model` is the one way in."""
+
+import json
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from formcoach.config import Recipe
+from formcoach.errors import UserError
+from formcoach.files import read_json
+from formcoach.models.family import Family
+from formcoach.models.internvideo import INTERNVIDEO
+from formcoach.models.location import TINY, base_of, config_file, locate, resolve_checkpoint
+from formcoach.models.precision import Precision
+
+__all__ = ["Precision", "base_of", "default_model", "family_of", "load_model", "recipe_for", "resolve_checkpoint"]
+
+FAMILIES = (INTERNVIDEO,)
+LARGE = "OpenGVLab/InternVideo2_5_Chat_8B"
+RECIPE_FILE = "recipe.json"
+
+
+def load_model(
+    path_or_id: str | Path,
+    dtype: str = "auto",
+    quantization: str | None = None,
+    device: str = "auto",
+    adapter: str | Path | None = None,
+) -> tuple[Any, Any]:
+    """Load a model for inference or as the base of a training; never runs code from a checkpoint.
+
+    Args:
+        path_or_id: ``tiny`` (the packaged demo model), a folder with a checkpoint in its authors' layout or in this
+            project's, an adapter's folder, a run directory (its best checkpoint by validation loss, else its newest),
+            or a hub id.
+        dtype: ``auto`` (the checkpoint's own), ``bfloat16``, ``float16`` or ``float32``.
+        quantization: None, ``nf4`` or ``int8``, for the language model's linear layers.
+        device: ``auto`` (CUDA, else Apple's MPS, else the CPU) or a torch device.
+        adapter: an adapter's folder or a run directory, to be put on the base that `path_or_id` names.
+
+    Returns:
+        The model in evaluation mode and its processor; with an adapter, the model is a `PeftModel`.
+
+    Raises:
+        UserError: it does not exist, is damaged or not of a known family, or the adapter belongs to another base.
+    """
+    precision = Precision(dtype, quantization, device)
+    _plain_progress()
+    location = locate(path_or_id, adapter)
+    family = _family(location.base / "config.json")
+    if location.adapter is None:
+        return family.load(location.base, precision)
+    from formcoach.models.adapters import check_base, load_adapter
+
+    check_base(location)
+    model, processor = family.load(location.base, precision)
+    return load_adapter(model, location.adapter), type(processor).from_pretrained(location.adapter)
+
+
+def family_of(path_or_id: str | Path) -> Family:
+    """Return the family of the model that `path_or_id` names, without loading its weights.
+
+    Raises:
+        UserError: it does not exist, or belongs to no known family.
+    """
+    return _family(config_file(path_or_id))
+
+
+def recipe_for(path_or_id: str | Path) -> Recipe:
+    """Return what a model is trained with where the user says nothing.
+
+    That is its family's recipe, with the values of the `recipe.json` beside its `config.json` on top, if there is one.
+
+    Raises:
+        UserError: the model does not exist, or its `recipe.json` has a value that a recipe does not have.
+    """
+    config = config_file(path_or_id)
+    recipe = _family(config).recipe
+    path = config.with_name(RECIPE_FILE)
+    if not path.is_file():
+        return recipe
+    remedy = "Correct or remove it."
+    own = read_json(path, remedy)
+    unknown = sorted(set(own) - {field.name for field in fields(Recipe)})
+    if unknown:
+        raise UserError(f"{path}: {unknown[0]} is not part of a recipe. {remedy}")
+    try:
+        return msgspec.convert(asdict(recipe) | own, Recipe)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: {error}. {remedy}") from None
+
+
+def default_model() -> tuple[str, str]:
+    """Return the model to use where the user names none, and a line that says so."""
+    import torch
+
+    if torch.cuda.is_available():
+        return LARGE, f"no model named: using {LARGE} on {torch.cuda.get_device_name(0)}"
+    return TINY, "no model named and no CUDA GPU: using tiny, the packaged demo model"
+
+
+def _plain_progress() -> None:
+    """Show transformers' progress bars on a terminal only."""
+    from transformers.utils.logging import disable_progress_bar
+
+    if not sys.stderr.isatty():
+        disable_progress_bar()
+
+
+def _family(config: Path) -> Family:
+    raw = read_json(config, "Name a folder with a checkpoint, a hub id or tiny.")
+    model_type = raw.get("model_type") if isinstance(raw, dict) else None
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    known = ", ".join(kind for family in FAMILIES for kind in family.model_types)
+    raise UserError(f"{config}: model_type {json.dumps(model_type)} is not supported; known are {known}")

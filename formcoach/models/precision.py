@@ -1,10 +1,14 @@
 """In which number format, and on which device, a model is loaded."""
 
 import importlib.util
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from formcoach.errors import UserError
+
+# On import it warns about an optional faster kernel that would come from the hub.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 QUANTIZATIONS = ("nf4", "int8")

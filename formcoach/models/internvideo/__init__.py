@@ -1,0 +1,29 @@
+"""The InternVideo2.5 family."""
+
+from pathlib import Path
+from typing import Any
+
+from formcoach.config import Recipe
+from formcoach.models.family import Family
+from formcoach.models.precision import Precision
+
+
+def _load(folder: Path, precision: Precision) -> tuple[Any, Any]:
+    from formcoach.models.internvideo.checkpoint import load_checkpoint  # torch and transformers take seconds
+
+    return load_checkpoint(folder, precision)
+
+
+INTERNVIDEO = Family(
+    name="InternVideo2.5",
+    model_types=("internvl_chat", "internvideo"),
+    load=_load,
+    vision="vision_tower",
+    connector="multi_modal_projector",
+    language="language_model",
+    lora_targets=r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
+    vision_lora_targets=(
+        r".*vision_tower\.encoder\.layer\.\d+\.(attention\.([qkv]_proj|projection_layer)|mlp\.fc[12])"
+    ),
+    recipe=Recipe(),
+)

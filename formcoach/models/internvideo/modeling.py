@@ -60,7 +60,8 @@ class InternVideoModel(InternVLModel):
         grid = self.pixel_shuffle(grid, self.config.downsample_ratio)  # 448: (frames, 32, 32, c) -> (., 16, 16, 4 c)
         tokens = grid.reshape(-1, self.config.frames_per_group * grid.shape[1] * grid.shape[2], grid.shape[3])
         tokens = merge_tokens(tokens, self.config.tokens_per_group, self.config.merging_heads)
-        return self.multi_modal_projector(tokens)
+        connector = self.multi_modal_projector
+        return connector(tokens.to(connector.linear_1.weight.dtype))  # float32 where it is trained on a bf16 base
 
     def _patch_features(self, pixel_values: Tensor) -> Tensor:
         """Run the vision tower and drop its class token: (frames, 3, S, S) -> (frames, patches, channels)."""
