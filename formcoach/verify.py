@@ -267,9 +267,8 @@ def check_clips(dataset: Path, videos: Sequence[str]) -> Check:
     bad = [result for result in looked_at if isinstance(result, ClipError)]
     if bad:
         named = "; ".join(str(error) for error in bad[:_NAMED]) + (" ..." if len(bad) > _NAMED else "")
-        return Check(
-            FAIL, "clips", f"{len(bad)} of {len(paths)} cannot be used: {named}. Repair them, or use --skip-bad-clips"
-        )
+        remedy = f"Repair them and {PREPARE}, or train with --skip-bad-clips"
+        return Check(FAIL, "clips", f"{len(bad)} of {len(paths)} cannot be used: {named}. {remedy}")
     return Check(PASS, "clips", f"all {len(paths)} exist and open")
 
 

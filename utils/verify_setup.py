@@ -11,10 +11,10 @@ from formcoach.errors import UserError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = command_parser(__doc__, "python utils/verify_setup.py --dataset-dir dataset")
-    parser.add_argument("--dataset-dir", type=Path, default=PROJECT / "dataset", help="labels and clips")
-    parser.add_argument("--output-dir", type=Path, default=PROJECT / "data/annotaions", help="the three split files")
+    parser.add_argument("--dataset-dir", type=Path, default=Path("dataset"), help="labels and clips")
+    parser.add_argument("--output-dir", type=Path, default=Path("data/annotaions"), help="the three split files")
     parser.add_argument("--model", metavar="NAME", help="what shall be trained (default: the 8B on a GPU, else tiny)")
-    parser.add_argument("--work-dir", type=Path, default=PROJECT / DEFAULT_WORK_DIR, help="where runs are written")
+    parser.add_argument("--work-dir", type=Path, default=Path(DEFAULT_WORK_DIR), help="where runs are written")
     args = parser.parse_args(argv)
 
     from formcoach.verify import FAIL, Setup, checks

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from formcoach.config import PROJECT
 from formcoach.errors import UserError
 from formcoach.evaluation.evaluate import TestSet
 from formcoach.inference.predictions import Settings, checkpoint_fingerprint, records_fingerprint
 from formcoach.models.location import RUN_SETTINGS, Location, locate
 
-RESULTS = PROJECT / "results"
+RESULTS = Path("results")
 
 
 @dataclass(frozen=True)

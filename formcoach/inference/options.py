@@ -6,13 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formcoach.config import PROJECT
-
 if TYPE_CHECKING:
     from formcoach.inference.predict import Predictor
 
-TEST_FILE = PROJECT / "data/annotaions/qevd_fit_300k_test.jsonl"
-DATASET = PROJECT / "dataset"
+TEST_FILE = Path("data/annotaions/qevd_fit_300k_test.jsonl")
+DATASET = Path("dataset")
 MAX_NEW_TOKENS = 128
 
 
@@ -42,7 +40,7 @@ def add_model_flags(parser: argparse.ArgumentParser, default: str) -> None:
 
 def add_test_flags(parser: argparse.ArgumentParser) -> None:
     """Add `--test_json`, `--data_path`, `--limit` and `--batch_size`."""
-    add_flag(parser, "--test_json", type=Path, default=TEST_FILE, metavar="FILE", help="default: the held-out split")
+    add_flag(parser, "--test_json", type=Path, default=TEST_FILE, metavar="FILE", help="default: %(default)s")
     add_flag(
         parser,
         "--data_path",
@@ -50,7 +48,7 @@ def add_test_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=DATASET,
         metavar="DIR",
-        help="folder of the clips (default: dataset)",
+        help="folder of the clips (default: %(default)s)",
     )
     add_flag(parser, "--limit", type=positive, metavar="N", help="only the first N clips")
     add_flag(parser, "--batch_size", type=positive, metavar="N", help="clips answered together (default: by device)")

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from formcoach.config import DEFAULT_WORK_DIR, PROJECT
+from formcoach.config import DEFAULT_WORK_DIR
 from formcoach.errors import UserError
 from formcoach.models.location import ADAPTER_CONFIG, RUN_SETTINGS
 
 
-def newest_run(default: Path = PROJECT / DEFAULT_WORK_DIR) -> Path:
+def newest_run(default: Path = Path(DEFAULT_WORK_DIR)) -> Path:
     """Return the newest run with a checkpoint: the default run or one of its repetitions (`_2`, `_3`, ...).
 
     Raises:
