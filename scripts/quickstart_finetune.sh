@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# From a fresh clone to a fine-tuned coach: environment, data, check, training, evaluation. Safe to run again: what is
+# finished is kept and not repeated.
+#
+#   bash scripts/quickstart_finetune.sh                              # the demo, if dataset/ is empty
+#   EPOCHS=5 bash scripts/quickstart_finetune.sh --quantization nf4  # settings and flags of scripts/finetune_qved.sh
+#   bash scripts/quickstart_finetune.sh --fresh                      # train again, into the next free run directory
+set -euo pipefail
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+if [[ "${1:-}" == "--help" || "${1:-}" == "-h" ]]; then sed -n '2,/^set/{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0; fi
+reuse=--reuse-finished
+if [[ "${1:-}" == "--fresh" ]]; then reuse=""; shift; fi
+PROJECT="$ROOT/"
+if [[ "$PWD" == "$ROOT" ]]; then PROJECT=""; fi # in the project's folder messages need no long paths
+export DATASET_DIR="${DATASET_DIR:-${PROJECT}dataset}" OUTPUT_DIR="${OUTPUT_DIR:-${PROJECT}data/annotaions}"
+step() { printf '\n== %s ==\n' "$*"; }
+
+step "1/5 environment"
+PYTHON="$(bash "$ROOT/scripts/setup_env.sh" --print-python)"
+echo "$PYTHON"
+
+step "2/5 data"
+if [[ -z "$(find -L "$DATASET_DIR" -mindepth 1 -maxdepth 1 ! -name README.md ! -name '.*' 2>/dev/null)" ]]; then
+    echo "$DATASET_DIR is empty: making the demo dataset"
+    "$PYTHON" "$ROOT/utils/make_demo_dataset.py" --dataset-dir "$DATASET_DIR"
+fi
+train="$OUTPUT_DIR/qevd_fit_300k_train.jsonl" stale=""
+[[ -f "$train" && -f "$OUTPUT_DIR/qevd_fit_300k_test.jsonl" ]] || stale=yes
+for labels in "$DATASET_DIR"/{ground_truth,manifest,fine_grained_labels,fine_grained_labels_with_worker_ids}.json; do
+    [[ ! "$labels" -nt "$train" ]] || stale=yes
+done
+if [[ "$stale" ]]; then bash "$ROOT/scripts/initialize_dataset.sh"; else echo "$train is newer than the labels: kept"; fi
+
+step "3/5 check"
+bash "$ROOT/scripts/verify_qved_setup.sh"
+
+step "4/5 training"
+bash "$ROOT/scripts/finetune_qved.sh" ${reuse:+"$reuse"} "$@"
+
+step "5/5 evaluation on held-out clips"
+bash "$ROOT/scripts/run_inference.sh"
+
+cat <<END
+Your own clips: put them and ground_truth.json into $DATASET_DIR in place of these (dataset/README.md), then run this again.
+Train again with other settings: EPOCHS=5 bash scripts/quickstart_finetune.sh --fresh
+END

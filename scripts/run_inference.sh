@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# The tuned model and its base on the held-out test split: predictions, scores, a table and three example clips.
+#
+#   bash scripts/run_inference.sh --model_path work_dirs/qevd_fit_300k_internvideo2_5_r16 --limit 20
+#
+# Without --model_path: the newest run at WORK_DIR. DATASET_DIR and OUTPUT_DIR name clips and split files.
+# Arguments are those of utils/test_inference.py (see --help).
+set -euo pipefail
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+PYTHON="$(bash "$ROOT/scripts/setup_env.sh" --print-python)"
+PROJECT="$ROOT/"
+if [[ "$PWD" == "$ROOT" ]]; then PROJECT=""; fi # in the project's folder messages need no long paths
+
+exec "$PYTHON" "$ROOT/utils/test_inference.py" --compare \
+    --work_dir "${WORK_DIR:-${PROJECT}work_dirs/qevd_fit_300k_internvideo2_5_r16}" \
+    --data_path "${DATASET_DIR:-${PROJECT}dataset}" \
+    --test_json "${OUTPUT_DIR:-${PROJECT}data/annotaions}/qevd_fit_300k_test.jsonl" \
+    "$@"
