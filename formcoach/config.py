@@ -187,7 +187,7 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="NAME", help="hub id, folder or `tiny` (default: the 8B on a GPU, else tiny)")
     add("--datasets", metavar="FILE", default=DEFAULT_DATASETS, help="training datasets (default: %(default)s)")
     add("--val-datasets", metavar="FILE", help="validation datasets (default: *_val.json beside --datasets, if any)")
-    add("--work-dir", metavar="DIR", default=DEFAULT_WORK_DIR, help="run directory (default: %(default)s)")
+    add("--work-dir", metavar="DIR", help=f"run directory (default: {DEFAULT_WORK_DIR})")
     add("--freeze-llm", action="store_true", help="train no adapters in the language model")
     add("--freeze-vit", action="store_true", help="leave the vision tower as it is")
     add("--use-fast-tokenizer", action="store_true", help="the tokenizer is always the fast one")
@@ -256,7 +256,7 @@ def resolve(args: argparse.Namespace, model: str, recipe: Recipe, deepspeed: str
         args: the parsed command line.
         model: what the user named, or the default model.
         recipe: of that model.
-        deepspeed: path of the DeepSpeed configuration or None, see `formcoach.training.launch.choose_deepspeed`.
+        deepspeed: path of the DeepSpeed configuration or None, see `formcoach.training.sharding`.
 
     Raises:
         UserError: settings that contradict each other.
@@ -269,6 +269,7 @@ def resolve(args: argparse.Namespace, model: str, recipe: Recipe, deepspeed: str
         given["eval_interval"] = given["checkpoint_interval"]
     given["val_datasets"] = args.val_datasets or _validation_beside(args.datasets)
     given.update(model=model, deepspeed=deepspeed, dtype=DTYPES[args.dtype])
+    given["work_dir"] = args.work_dir or _run_of(args.resume_from) or DEFAULT_WORK_DIR
     config = TrainingConfig(**given)
     _check(config)
     return config
@@ -303,6 +304,14 @@ def _validation_beside(datasets: str) -> str | None:
     path = Path(datasets)
     beside = path.with_name(f"{path.stem}_val{path.suffix}")
     return str(beside) if beside.is_file() else None
+
+
+def _run_of(checkpoint: str | None) -> str | None:
+    """Return the run directory of a `step_N` folder; a run directory is its own."""
+    if checkpoint is None:
+        return None
+    path = Path(checkpoint)
+    return str(path.parent if path.name.startswith("step_") else path)
 
 
 def _value(args: argparse.Namespace, flag: str) -> Any:

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from formcoach.data.sources import load_source, read_sources
 from formcoach.data.video import read_clip
+from formcoach.errors import ClipError, UserError
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,14 @@ class ClipDataset(Dataset):
         """Return an item.
 
         Raises:
-            ClipError: its clip cannot be read; nothing takes its place.
+            UserError: its clip cannot be read; nothing takes its place.
         """
         sample = self.samples[index]
-        clip = self.kept.get(sample.clip) or read_resized(sample, self.processor)
+        try:
+            clip = self.kept.get(sample.clip) or read_resized(sample, self.processor)
+        except ClipError as error:
+            # A loader's worker process hands over no exception with two arguments.
+            raise UserError(f"sample {sample.id}: {error}") from None
         inputs = self.processor(clip.frames, sample.question, clip.duration, sample.answer)
         return {
             "input_ids": inputs["input_ids"][0],

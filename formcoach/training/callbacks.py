@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,17 @@ class RunReport:
         self._active = active
         self._bar = None
         self._events = None
+        self._waiting: list[str] | None = []  # lines said before the run directory exists
         self._last_line = 0.0
         self._start = (time.monotonic(), 0)
+
+    def open(self) -> None:
+        """Create the run directory; from now on lines go to `train.log` too."""
+        if self._active:
+            self._run.mkdir(parents=True, exist_ok=True)
+            waiting, self._waiting = self._waiting or [], None
+            for line in waiting:
+                self._write_log(line)
 
     def begin(self, step: int, total: int) -> None:
         """Start the clock at `step` of `total`."""
@@ -107,12 +117,13 @@ class RunReport:
             self.say(f"step {step}  validation loss {loss:.4f}")
 
     def close(self) -> None:
-        """Finish bar and event file."""
+        """Finish bar and event file; what a full disk has no room for is lost."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
         if self._events is not None:
-            self._events.close()
+            with suppress(OSError):
+                self._events.close()
 
     def _progress_line(self, record: dict[str, float], total: int) -> str:
         began, first = self._start
@@ -133,6 +144,9 @@ class RunReport:
                 )
 
     def _write_log(self, text: str) -> None:
+        if self._waiting is not None:
+            self._waiting.append(text)
+            return
         with (self._run / LOG).open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
 

@@ -61,27 +61,33 @@ def open_clips(samples: Sequence[Sample], threads: int, skip_bad: bool) -> Opene
     return Opened([sample for sample in samples if sample.clip in infos], infos, bad)
 
 
-def keep_clips(
-    opened: Opened, processor: Any, threads: int, budget: int, skip_bad: bool
+def decode_clips(
+    opened: Opened, processor: Any, threads: int, keep: bool, skip_bad: bool
 ) -> tuple[Opened, dict[Path, ResizedClip]]:
-    """Decode every clip, and keep its resized frames if those of all fit in `budget` bytes.
+    """Decode every clip once.
+
+    Args:
+        opened: their samples.
+        processor: the model's; chooses the frames and their size.
+        threads: clips decoded side by side.
+        keep: whether to keep the resized frames, see `kept_bytes`.
+        skip_bad: as for `open_clips`.
 
     Returns:
-        The samples that are left, and the frames: of all clips or of none.
+        The samples that are left, and the clips kept.
 
     Raises:
         UserError: as `open_clips`.
     """
     by_clip = {sample.clip: sample for sample in opened.samples}
-    fits = kept_bytes(opened, processor) <= budget
 
     def read(clip: Path) -> ResizedClip | None:
         resized = read_resized(by_clip[clip], processor)
-        return resized if fits else None
+        return resized if keep else None
 
-    kept, bad = _sort_out(_each(read, list(by_clip), threads, "clips decoded"), skip_bad)
-    samples = [sample for sample in opened.samples if sample.clip in kept]
-    return Opened(samples, opened.infos, opened.bad + bad), kept if fits else {}
+    decoded, bad = _sort_out(_each(read, list(by_clip), threads, "clips decoded"), skip_bad)
+    samples = [sample for sample in opened.samples if sample.clip in decoded]
+    return Opened(samples, opened.infos, opened.bad + bad), decoded if keep else {}
 
 
 def kept_bytes(opened: Opened, processor: Any) -> int:

@@ -84,7 +84,7 @@ class ShardedStates:
             tensors[f"{name}/value"] = safe_get_full_fp32_param(parameter)
             for key in MOMENTS:
                 tensors[f"{name}/{key}"] = safe_get_full_optimizer_state(parameter, key)
-            tensors[f"{name}/step"] = self._zero.optimizer.state[self._flat[id(parameter)]]["step"]
+            tensors[f"{name}/step"] = self._zero.optimizer.state[self._flat[id(parameter)]]["step"].clone()
         return tensors
 
     def write(self, name: str, tensors: dict[str, Tensor]) -> None:

@@ -71,7 +71,7 @@ class CoachTrainer(Trainer):
             config.lr_min,
             config.warmup_ratio,
         )
-        self._rates_now: dict[str, float] = {}
+        self._rates_now = dict.fromkeys(RATE_NAMES.values(), 0.0)  # 0: nothing is trained there
         self._tokens: Tensor | int = 0  # since the last log, of this process
         self._clock = time.monotonic()  # when the steps since the last log began
         self._last_step = 0
@@ -136,7 +136,9 @@ class CoachTrainer(Trainer):
         self._validated = (self.state.global_step, loss)
         self._report.validation(self.state.global_step, round(self.state.epoch or 0.0, 4), loss)
         self._clock = time.monotonic()
-        return {"eval_loss": loss}
+        metrics = {"eval_loss": loss}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     @torch.no_grad()
     def _token_losses(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -167,7 +169,7 @@ class CoachTrainer(Trainer):
             "tokens_per_second": round(tokens / seconds, 1),
             "samples_per_second": round(samples / seconds, 3),
         }
-        self._report.step({"lr": 0.0} | record, self.state.max_steps)
+        self._report.step(record, self.state.max_steps)
         self._tokens, self._last_step, self._clock = 0, step, time.monotonic()
 
     # Checkpoints
@@ -227,6 +229,8 @@ class CoachTrainer(Trainer):
             for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
                 group["lr"] = rate
             self._set_scaler_state(schedule["scaler"])
+            if not (self._run / f"step_{self.state.best_global_step}").is_dir():  # it is in another run directory
+                self.state.best_global_step, self.state.best_metric = None, None
         self._report.begin(self.state.global_step, max_steps)
         self._last_step, self._clock = self.state.global_step, time.monotonic()
         return prepared

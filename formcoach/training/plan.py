@@ -1,0 +1,197 @@
+"""What a training will do: settings, data and start, settled and checked before anything is written."""
+
+import argparse
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from formcoach.config import RESUMABLE, Recipe, TrainingConfig, interval_steps, resolve
+from formcoach.data.dataset import Sample, read_samples
+from formcoach.data.sampling import round_limits
+from formcoach.data.sources import read_sources
+from formcoach.errors import UserError
+from formcoach.files import read_json
+from formcoach.models import default_model, recipe_for, resolve_checkpoint
+from formcoach.models.location import is_adapter
+from formcoach.training import resumption, run_directory
+from formcoach.training.preflight import NAMED, Opened, open_clips, usable_cores
+from formcoach.training.processes import Place
+from formcoach.training.sharding import choose_deepspeed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that can start.
+
+    Args:
+        config: all settings, the number format among them.
+        place: this process among the others.
+        cuda: whether it trains on a GPU.
+        run: the run directory.
+        resume: the checkpoint to continue at, or None.
+        train: the training samples.
+        val: the validation samples; None: no validation.
+        threads: clips looked at side by side.
+        notices: lines to tell the user.
+        began: `time.monotonic` when the command started.
+    """
+
+    config: TrainingConfig
+    place: Place
+    cuda: bool
+    run: Path
+    resume: run_directory.Checkpoint | None
+    train: Opened
+    val: Opened | None
+    threads: int
+    notices: tuple[str, ...]
+    began: float
+
+    @property
+    def steps(self) -> int:
+        """All optimizer steps of the run."""
+        if self.config.max_steps is not None:
+            return self.config.max_steps
+        return math.ceil(self.config.epochs * self.steps_per_epoch)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the training samples."""
+        batches = math.ceil(len(self.train.samples) / (self.config.micro_batch_size * self.place.count))
+        return math.ceil(batches / self.config.accumulation(self.place.count))
+
+    @property
+    def passes(self) -> tuple[float, float]:
+        """How often each training and each validation sample is needed."""
+        validations = math.ceil(self.steps / interval_steps(self.config.eval_interval, self.steps))
+        return self.steps / self.steps_per_epoch, validations
+
+
+def make_plan(args: argparse.Namespace, place: Place, began: float) -> Plan:
+    """Settle everything that can be settled without the model's weights.
+
+    Args:
+        args: the parsed command line.
+        place: this process.
+        began: `time.monotonic` when the command started.
+
+    Raises:
+        UserError: a flag, a file or a clip is wrong.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    notices = []
+    model = args.model
+    if model is None:
+        model, line = default_model()
+        notices.append(line)
+    if Path(model).is_dir() and is_adapter(resolve_checkpoint(model)):
+        raise UserError(f"--model {model}: is an adapter; name its base model, or continue its run with --resume-from")
+    recipe = recipe_for(model)
+    deepspeed, line = choose_deepspeed(args)
+    notices += [line] if line else []
+    config = resolve(args, model, recipe, deepspeed)
+    config, lines = _round_frames(replace(config, dtype=_dtype(config, recipe, cuda)))
+    notices += lines
+    config.accumulation(place.count)  # raises where the batch sizes do not fit
+    run, resume = _start(args, Path(config.work_dir))
+    notices += [f"{config.work_dir} has checkpoints: this run goes to {run}"] if run != Path(config.work_dir) else []
+    if resume is not None:
+        _check_resumed(config, resume)
+    threads = config.num_proc or max(1, usable_cores() // place.local_count)
+    train, val, lines = _open_data(config, threads)
+    return Plan(config, place, cuda, run, resume, train, val, threads, (*notices, *lines), began)
+
+
+def _dtype(config: TrainingConfig, recipe: Recipe, cuda: bool) -> str:
+    """Return the number format that ``auto`` stands for: bf16 on GPUs that have it, the recipe's choice on a CPU."""
+    import torch
+
+    if config.dtype == "float16" and not cuda:
+        raise UserError("--dtype fp16 needs a CUDA GPU; use bf16 or fp32")
+    if config.dtype != "auto":
+        return config.dtype
+    if not cuda:
+        return recipe.cpu_dtype
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+
+def _round_frames(config: TrainingConfig) -> tuple[TrainingConfig, list[str]]:
+    """Round the limits to whole groups of frames, and say so."""
+    low, high = round_limits(config.min_frames, config.max_frames)
+    if (low, high) == (config.min_frames, config.max_frames):
+        return config, []
+    line = f"frames come in groups of 4: {config.min_frames} to {config.max_frames} becomes {low} to {high}"
+    return replace(config, min_frames=low, max_frames=high), [line]
+
+
+def _start(args: argparse.Namespace, wanted: Path) -> tuple[Path, run_directory.Checkpoint | None]:
+    """Return the run directory and the checkpoint to continue at.
+
+    Raises:
+        UserError: there is nothing to continue, or nothing can be written.
+    """
+    if not (args.resume or args.resume_from):
+        return run_directory.free_directory(wanted), None
+    folder = Path(args.resume_from or wanted)
+    if not folder.is_dir():
+        flag = "--resume-from" if args.resume_from else "--resume: --work-dir"
+        raise UserError(f"{flag} {folder}: no such folder; name a run or one of its step_N folders")
+    run_directory.check_writable(wanted)
+    inside = run_directory.checkpoints(folder)
+    if inside:
+        found = inside[-1]
+    elif args.resume_from:
+        found = next((one for one in run_directory.checkpoints(folder.parent) if one.folder.name == folder.name), None)
+    else:
+        return wanted, None  # it was stopped before its first checkpoint: from the beginning
+    if found is None:
+        raise UserError(f"--resume-from {folder}: is no complete checkpoint; name a run or one of its step_N folders")
+    if not (found.folder / resumption.FOLDER).is_dir():
+        raise UserError(f"{found.folder} cannot be resumed: it was saved with --checkpoint-drop-optimizer")
+    return wanted, found
+
+
+def describe(config: TrainingConfig, resolved: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of `training_config.json`; `resolved` is what follows from settings and data."""
+    registries = [Path(path) for path in (config.datasets, config.val_datasets) if path is not None]
+    annotations = [source.annotation for registry in registries for source in read_sources(registry)]
+    return run_directory.describe_run(config.as_dict(), resolved, registries + annotations)
+
+
+def _check_resumed(config: TrainingConfig, resume: run_directory.Checkpoint) -> None:
+    run_directory.check_same_run(resume.folder.parent, describe(config, {}), RESUMABLE)
+
+
+def _open_data(config: TrainingConfig, threads: int) -> tuple[Opened, Opened | None, list[str]]:
+    """Read and open training and validation data."""
+    train = read_samples(Path(config.datasets), config.seed)
+    val = read_samples(Path(config.val_datasets), config.seed) if config.val_datasets else []
+    opened = open_clips(train + val, threads, config.skip_bad_clips)
+    lines = bad_clips_line(opened)
+    if not val:
+        lines.append("no validation data: the newest checkpoint counts as the best")
+    return _part(opened, train, "--datasets"), _part(opened, val, "--val-datasets") if val else None, lines
+
+
+def bad_clips_line(opened: Opened) -> list[str]:
+    """Return a line that counts and names the clips that are left out; none if there are none."""
+    if not opened.bad:
+        return []
+    named = "; ".join(str(error) for error in opened.bad[:NAMED]) + ("; ..." if len(opened.bad) > NAMED else "")
+    return [f"left out {len(opened.bad)} clip{'s' if len(opened.bad) > 1 else ''} that cannot be read: {named}"]
+
+
+def _part(opened: Opened, samples: list[Sample], flag: str) -> Opened:
+    left = [sample for sample in samples if sample.clip in opened.infos]
+    if not left:
+        raise UserError(f"{flag}: none of its clips can be read; run scripts/verify_qved_setup.sh")
+    return Opened(left, {sample.clip: opened.infos[sample.clip] for sample in left}, [])
+
+
+def is_finished(checkpoint: run_directory.Checkpoint) -> bool:
+    """Tell whether a checkpoint is a run's last."""
+    state = read_json(checkpoint.folder / resumption.FOLDER / "trainer_state.json", resumption.DAMAGED)
+    return state["global_step"] >= state["max_steps"]

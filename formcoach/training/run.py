@@ -1,0 +1,269 @@
+"""A training from its plan to its closing report."""
+
+import errno
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
+
+from formcoach.command import EXIT_USER_ERROR
+from formcoach.data.dataset import ClipDataset, ResizedClip
+from formcoach.errors import UserError
+from formcoach.files import write_json
+from formcoach.models import family_of, load_model
+from formcoach.models.adapters import add_lora
+from formcoach.training import processes, resumption, run_directory
+from formcoach.training.callbacks import Rhythm, RunReport, clock, peak_memory
+from formcoach.training.plan import Plan, bad_clips_line, describe, is_finished
+from formcoach.training.preflight import KEEP_BYTES, Opened, check_lengths, decode_clips, kept_bytes, usable_cores
+from formcoach.training.sharding import read_deepspeed, zero_stage
+from formcoach.training.trainer import CoachTrainer
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MOST_WORKERS = 8
+
+
+def train(plan: Plan) -> int:
+    """Train as planned; return 0.
+
+    Raises:
+        UserError: a clip or a sample is bad, or the training was stopped; complete checkpoints are kept.
+    """
+    report = RunReport(plan.run, active=plan.place.rank == 0)
+    if plan.resume is not None and is_finished(plan.resume):
+        report.say(f"{plan.resume.folder} is the end of this run: nothing is left to train")
+        return 0
+    _quiet()
+    processes.name_accelerator(plan.cuda)
+    for line in plan.notices:
+        report.say(line)
+    with _one_line(plan, report):
+        set_seed(plan.config.seed)
+        model, processor = _load(plan)
+        longest = _check_samples(plan, processor)
+        plan, kept = _decode(plan, processor, report)
+        _open_run(plan, report, longest)
+        trainer = _trainer(plan, model, processor, kept, report)
+        output = trainer.train(str(plan.resume.folder / resumption.FOLDER) if plan.resume is not None else None)
+        _close(plan, trainer, report, output.metrics["train_runtime"], time.monotonic() - plan.began)
+    processes.leave_group()
+    return 0
+
+
+def _load(plan: Plan) -> tuple[Any, Any]:
+    """Load the base model and put the trained weights beside its own."""
+    config = plan.config
+    device = f"cuda:{plan.place.local_rank}" if plan.cuda else "cpu"
+    base, processor = load_model(config.model, config.dtype, config.quantization, device)
+    processor.min_frames, processor.max_frames = config.min_frames, config.max_frames
+    model = add_lora(
+        base,
+        family_of(config.model),
+        config.model,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        train_language=not config.freeze_llm and config.lr > 0,
+        train_connector=config.connector_lr > 0,
+        train_vit=not config.freeze_vit and config.vit_lr > 0,
+    )
+    return model, processor
+
+
+def _check_samples(plan: Plan, processor: Any) -> int:
+    """Return the longest sample's tokens; raise if one is too long."""
+    config = plan.config
+    longest = check_lengths(plan.train, processor, config.max_length, config.datasets)
+    if plan.val is None:
+        return longest
+    return max(longest, check_lengths(plan.val, processor, config.max_length, str(config.val_datasets)))
+
+
+def _decode(plan: Plan, processor: Any, report: RunReport) -> tuple[Plan, dict[Path, ResizedClip]]:
+    """Decode what is kept in memory: clips that are needed more than once, if all of a set fit."""
+    train_passes, val_passes = plan.passes
+    budget = KEEP_BYTES // plan.place.local_count
+    train, kept = _decode_part(plan, plan.train, processor, budget if train_passes > 1 else 0)
+    parts = [train]
+    if plan.val is not None:
+        budget -= sum(clip.frames.nbytes for clip in kept.values())
+        val, more = _decode_part(plan, plan.val, processor, budget if val_passes > 1 else 0)
+        parts.append(val)
+        kept |= more
+    for part in parts:
+        for line in bad_clips_line(part):
+            report.say(line)
+    return replace(plan, train=train, val=parts[1] if plan.val is not None else None), kept
+
+
+def _decode_part(plan: Plan, opened: Opened, processor: Any, budget: int) -> tuple[Opened, dict[Path, ResizedClip]]:
+    """Decode all clips of a set if they fit in `budget` bytes, or if undecodable ones shall be left out."""
+    keep = budget > 0 and kept_bytes(opened, processor) <= budget
+    if not keep and not plan.config.skip_bad_clips:
+        return opened, {}
+    return decode_clips(opened, processor, plan.threads, keep, plan.config.skip_bad_clips)
+
+
+def _open_run(plan: Plan, report: RunReport, longest: int) -> None:
+    """Create or take up the run directory; from here on something is written."""
+    if plan.place.rank != 0:
+        return
+    resolved = {
+        "steps": plan.steps,
+        "accumulation": plan.config.accumulation(plan.place.count),
+        "processes": plan.place.count,
+        "device": torch.cuda.get_device_name() if plan.cuda else "cpu",
+        "training_samples": len(plan.train.samples),
+        "validation_samples": len(plan.val.samples) if plan.val else 0,
+        "longest_sample": longest,
+    }
+    description = describe(plan.config, resolved)
+    report.open()
+    run_directory.remove_leftovers(plan.run)
+    run_directory.cut_metrics(plan.run, plan.resume.step if plan.resume is not None else 0)
+    if plan.resume is None or plan.resume.folder.parent != plan.run:
+        write_json(plan.run / run_directory.SETTINGS, description)
+    validation = f", {resolved['validation_samples']} for validation" if plan.val else ""
+    report.say(f"{resolved['training_samples']} samples{validation}, the longest has {longest} tokens")
+
+
+def _trainer(plan: Plan, model: Any, processor: Any, kept: dict[Path, ResizedClip], report: RunReport) -> CoachTrainer:
+    """Put model, data and settings together."""
+    if plan.config.deepspeed is not None:
+        processes.prepare_deepspeed(plan.place, plan.cuda)
+    arguments = _arguments(plan, _workers(plan, kept))
+    trainer = CoachTrainer(
+        model=model,
+        args=arguments,
+        config=plan.config,
+        family=family_of(plan.config.model),
+        processor=processor,
+        run=plan.run,
+        report=report,
+        train_dataset=ClipDataset(plan.train.samples, processor, kept),
+        eval_dataset=ClipDataset(plan.val.samples, processor, kept) if plan.val is not None else None,
+        callbacks=[Rhythm(plan.config, plan.val is not None)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    path = plan.config.deepspeed
+    how = f"DeepSpeed ZeRO-{zero_stage(read_deepspeed(path), path)}" if path is not None else "plain PyTorch"
+    numbers = plan.config.dtype + (f" on {plan.config.quantization}" if plan.config.quantization else "")
+    going = f"continuing at {plan.resume.folder}" if plan.resume is not None else f"run directory {plan.run}"
+    report.say(f"training {trained / 1e6:.2f} million parameters in {numbers} with {how}; {going}")
+    return trainer
+
+
+def _workers(plan: Plan, kept: dict[Path, ResizedClip]) -> int:
+    """Return how many processes read clips ahead; none are needed for clips in memory."""
+    if plan.config.num_workers is not None:
+        return plan.config.num_workers
+    if plan.train.samples[0].clip in kept:
+        return 0
+    return min(MOST_WORKERS, max(1, usable_cores() // (2 * plan.place.local_count)))
+
+
+def _arguments(plan: Plan, workers: int) -> TrainingArguments:
+    """Return transformers' settings; `Rhythm` decides what happens when, `RunReport` writes what is logged."""
+    config = plan.config
+    return TrainingArguments(
+        output_dir=str(plan.run),
+        per_device_train_batch_size=config.micro_batch_size,
+        per_device_eval_batch_size=config.micro_batch_size,
+        gradient_accumulation_steps=config.accumulation(plan.place.count),
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        learning_rate=config.lr,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        seed=config.seed,
+        data_seed=config.seed,
+        bf16=config.dtype == "bfloat16",
+        fp16=config.dtype == "float16",
+        use_cpu=not plan.cuda,
+        deepspeed=read_deepspeed(config.deepspeed) if config.deepspeed is not None else None,
+        activation_checkpointing=config.selective_recompute > 0,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        dataloader_num_workers=workers,
+        dataloader_persistent_workers=workers > 0,
+        dataloader_pin_memory=plan.cuda,
+        ddp_find_unused_parameters=False,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        eval_strategy="no",
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+    )
+
+
+def _close(plan: Plan, trainer: CoachTrainer, report: RunReport, loop_seconds: float, seconds: float) -> None:
+    """Tell what was done and what comes next."""
+    steps = trainer.state.global_step - (plan.resume.step if plan.resume is not None else 0)
+    samples = steps * plan.config.global_batch_size
+    best = trainer.state.best_global_step
+    chosen = f"step_{best or trainer.state.global_step}"
+    loss = f"best validation loss {trainer.state.best_metric:.4f} at step {best}, " if best is not None else ""
+    report.say(
+        f"done in {clock(seconds)}: {steps} steps, {samples / loop_seconds:.1f} samples/s, {loss}"
+        f"peak memory {peak_memory()}"
+    )
+    report.say(f"adapter: {plan.run / chosen}")
+    report.say(f"next: bash scripts/run_inference.sh --model_path {plan.run}")
+
+
+@contextmanager
+def _one_line(plan: Plan, report: RunReport) -> Iterator[None]:
+    """Turn what stops a training from outside into one line that says what is left."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if plan.place.rank != 0:
+            sys.exit(EXIT_USER_ERROR)  # the first process tells it
+        raise UserError(f"interrupted; {_what_is_left(plan)}") from None
+    except (OSError, SafetensorError) as error:
+        if not _is_disk_full(error):
+            raise
+        raise UserError(f"no space left on the disk of {plan.run}; {_what_is_left(plan)}") from error
+    except UserError as error:
+        # That of a loader's worker process arrives with its traceback as text; the last line is the error.
+        reason = str(error).splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
+        raise UserError(f"{reason}; {_what_is_left(plan)}" if plan.run.exists() else reason) from error
+    finally:
+        report.close()
+
+
+def _what_is_left(plan: Plan) -> str:
+    complete = run_directory.checkpoints(plan.run)
+    if not complete:
+        return "no checkpoint was complete yet"
+    resumable = "" if plan.config.checkpoint_drop_optimizer else ", --resume continues there"
+    return f"{complete[-1].folder} is complete{resumable}"
+
+
+def _is_disk_full(error: OSError | SafetensorError) -> bool:
+    """Tell a full disk from other errors; safetensors gives the system's error number in its text only."""
+    if isinstance(error, OSError):
+        return error.errno in DISK_FULL
+    return any(f"(os error {number})" in str(error) for number in DISK_FULL)
+
+
+def _quiet() -> None:
+    """Silence what libraries tell about themselves; errors are raised all the same."""
+    transformers_logging.set_verbosity_error()
+    for name in ("DeepSpeed", "accelerate", "torch.distributed", "bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(torch|deepspeed|transformers|accelerate|peft|bitsandbytes)\b")
