@@ -140,7 +140,7 @@ def _walk(root: Path, folder: Path, seen: set[tuple[int, int]]) -> Iterator[str]
                 continue
             if entry.is_dir():
                 yield from _walk(root, folder / entry.name, seen)
-            elif PurePosixPath(entry.name).suffix.lower() in VIDEO_SUFFIXES:
+            elif PurePosixPath(entry.name).suffix.lower() in VIDEO_SUFFIXES and entry.is_file():
                 yield (folder / entry.name).relative_to(root).as_posix()
 
 
