@@ -20,6 +20,7 @@ from formcoach.files import read_bytes, read_json
 
 REMEDY = "Download the checkpoint again, all of its files."
 SPACE = "▁"  # SentencePiece writes a space as this
+MANY = 1 << 16  # more spaces than any text begins with
 
 # Values of `ModelProto.SentencePiece.Type` and `TrainerSpec.ModelType`, sentencepiece_model.proto.
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
@@ -97,7 +98,7 @@ def build_backend(model: ModelProto, special: SpecialTokens) -> Tokenizer:
         )
     )
     tokenizer.normalizer = _normalizer(model.normalizer_spec)
-    tokenizer.decoder = _decoder(model.normalizer_spec.add_dummy_prefix)
+    tokenizer.decoder = _decoder(model.normalizer_spec)
     symbols = [text for text, _, kind in pieces if kind == USER_DEFINED and text in vocabulary]
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in symbols])
     control = [text for text, _, kind in pieces if kind == CONTROL and text in vocabulary]
@@ -140,7 +141,7 @@ def _normalizer(spec: NormalizerSpec) -> normalizers.Normalizer:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
     if spec.remove_extra_whitespaces:
         steps += [
-            normalizers.Replace(Regex("^ +| +$"), ""),
+            normalizers.Replace(Regex(f"^ +|[ {SPACE}]+$"), ""),
             normalizers.Replace(Regex(" {2,}"), " "),
         ]
     if spec.add_dummy_prefix:
@@ -149,10 +150,12 @@ def _normalizer(spec: NormalizerSpec) -> normalizers.Normalizer:
     return normalizers.Sequence(steps)
 
 
-def _decoder(dummy_prefix: bool) -> decoders.Decoder:
-    """Return what makes text of tokens: bytes put together, the dummy prefix dropped, spaces tidied."""
+def _decoder(spec: NormalizerSpec) -> decoders.Decoder:
+    """Return what makes text of tokens: bytes put together, spaces that were put in front dropped, others tidied."""
     steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if dummy_prefix:
+    if spec.remove_extra_whitespaces:
+        steps.append(decoders.Strip(" ", MANY, 0))
+    elif spec.add_dummy_prefix:
         steps.append(decoders.Strip(" ", 1, 0))
     return decoders.Sequence(steps + [decoders.Replace(untidy, tidy) for untidy, tidy in TIDIED.items()])
 

@@ -1,0 +1,40 @@
+"""Writes checkpoints in the original layout."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from formcoach.models.internvideo.checkpoint import read_original_config
+from formcoach.models.internvideo.modeling import InternVideoForConditionalGeneration
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "internvideo2_5_tiny"
+TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
+
+
+def write_original(folder: Path, image_size: int | None = None, dtype: torch.dtype = torch.float32, **language) -> Path:
+    """Write a checkpoint in the original layout: the recorded one, or one with random weights of other sizes."""
+    folder.mkdir()
+    for name in (*TOKENIZER_FILES, "generation_config.json"):
+        shutil.copy(FIXTURE / name, folder)
+    config = json.loads((FIXTURE / "config.json").read_text())
+    if image_size is not None:
+        config["vision_config"]["image_size"] = config["force_image_size"] = image_size
+    config["llm_config"] |= language
+    (folder / "config.json").write_text(json.dumps(config))
+    if image_size is None and not language:
+        tensors = {}
+        for shard in sorted(FIXTURE.glob("model-*.safetensors")):
+            tensors |= load_file(shard)
+        save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, folder / "model.safetensors")
+        return folder
+    torch.manual_seed(0)
+    model = InternVideoForConditionalGeneration(read_original_config(folder / "config.json", config, 568))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    original_config = (folder / "config.json").read_text()
+    model.to(dtype).save_pretrained(folder, save_original_format=True)
+    (folder / "config.json").write_text(original_config)
+    return folder

@@ -1,0 +1,177 @@
+"""Checkpoints in the original layout: what loads, what goes back, and what is refused by name."""
+
+import json
+
+import pytest
+import torch
+from original_checkpoints import FIXTURE, write_original
+from safetensors.torch import load_file, save_file
+
+from formcoach.errors import UserError
+from formcoach.models import load_model
+
+
+def edit_config(folder, **values):
+    config = json.loads((folder / "config.json").read_text())
+    for name, value in values.items():
+        *path, last = name.split("__")
+        part = config
+        for key in path:
+            part = part[key]
+        part[last] = value
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def edit_tensors(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def refusal(folder):
+    with pytest.raises(UserError) as caught:
+        load_model(folder, device="cpu")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_one_file_and_shards_load_alike(original, fixture_model, full_inputs):
+    model, _ = load_model(original, dtype="float32", device="cpu")
+    with torch.no_grad():
+        assert model(**full_inputs).logits.equal(fixture_model[0](**full_inputs).logits)
+
+
+def test_weights_go_back_bit_equal(base_model, tmp_path):
+    model, _ = base_model
+    model.save_pretrained(tmp_path, save_original_format=True)
+    written, source = load_file(tmp_path / "model.safetensors"), {}
+    for shard in FIXTURE.glob("model-*.safetensors"):
+        source |= load_file(shard)
+    unused = {"track_embed.weight", "sam.mask_decoder.weight", "temporal_embed.weight", "cg_model.layer.weight"}
+    assert set(source) - set(written) == unused
+    assert all(tensor.equal(source[name]) for name, tensor in written.items())
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"image_size": 140},
+        {"image_size": 112, "num_attention_heads": 8, "num_key_value_heads": 1},
+        {"image_size": 196, "num_attention_heads": 4, "num_key_value_heads": 4, "rope_scaling": None},
+        {"image_size": 112, "num_hidden_layers": 11, "bias": True},
+    ],
+    ids=["5x5 grid", "one key-value head", "no grouping", "biases and two-digit layers"],
+)
+def test_other_sizes_load(tmp_path, sizes):
+    folder = write_original(tmp_path / "other", **sizes)
+    model, processor = load_model(folder, dtype="float32", device="cpu")
+    source = load_file(folder / "model.safetensors")
+    language = model.config.text_config
+    group, width = language.num_attention_heads // language.num_key_value_heads, language.head_dim
+    fused = source["language_model.model.layers.0.attention.wqkv.weight"]
+    attention = model.model.language_model.layers[0].self_attn
+    for head in range(language.num_key_value_heads):  # row by row, as InternLM2 reads them
+        start = head * (group + 2) * width
+        queries = attention.q_proj.weight[head * group * width : (head + 1) * group * width]
+        assert queries.equal(fused[start : start + group * width])
+        key = fused[start + group * width : start + (group + 1) * width]
+        assert attention.k_proj.weight[head * width : (head + 1) * width].equal(key)
+        value = fused[start + (group + 1) * width : start + (group + 2) * width]
+        assert attention.v_proj.weight[head * width : (head + 1) * width].equal(value)
+    side = sizes["image_size"]
+    frames = torch.randn(4, 3, side, side)
+    assert model.get_video_features(frames).shape == (1, 64, 64)
+    assert processor.settings.image_size == side
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_auto_keeps_the_checkpoint_s_type(tmp_path, dtype):
+    folder = write_original(tmp_path / "half", dtype=dtype)
+    model, _ = load_model(folder, device="cpu")
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+
+
+def test_a_missing_tensor_is_named(original):
+    edit_tensors(original, lambda tensors: tensors.pop("language_model.model.layers.1.attention.wqkv.weight"))
+    assert "tensor language_model.model.layers.1.attention.wqkv.weight is missing." in refusal(original)
+
+
+def test_a_surplus_tensor_is_named(original):
+    edit_tensors(original, lambda tensors: tensors.update({"sampler.weight": torch.zeros(2)}))
+    assert "tensor sampler.weight belongs to no part" in refusal(original)
+
+
+def test_a_misshapen_tensor_is_named(original):
+    edit_tensors(original, lambda tensors: tensors.update({"mlp1.1.weight": torch.zeros(64, 127)}))
+    assert "tensor mlp1.1.weight has shape (64, 127), but config.json asks for (64, 128)" in refusal(original)
+
+
+def test_a_truncated_shard_is_named(original):
+    path = original / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "model.safetensors: is damaged" in refusal(original)
+
+
+def test_a_shard_that_is_not_there_is_named(original):
+    (original / "model.safetensors").unlink()
+    index = {"weight_map": {"mlp1.0.bias": "model-00001-of-00001.safetensors"}}
+    (original / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model-00001-of-00001.safetensors: no such file" in refusal(original)
+
+
+def test_pickled_weights_are_refused(original):
+    (original / "model.safetensors").rename(original / "pytorch_model.bin")
+    assert "pickled weights" in refusal(original)
+
+
+def test_no_weights_at_all(original):
+    (original / "model.safetensors").unlink()
+    assert "has no model.safetensors" in refusal(original)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "llava"}, 'model_type "llava" is not supported'),
+        ({"template": "internlm2-chat"}, "template is 'internlm2-chat'"),
+        ({"ps_version": "v1"}, "ps_version is 'v1'"),
+        ({"llm_config__model_type": "qwen2"}, "llm_config.model_type is 'qwen2'"),
+        ({"force_image_size": 448}, "force_image_size is 448"),
+        ({"llm_config__hidden_size": "wide"}, "Expected `int`, got `str` - at `$.llm_config.hidden_size`"),
+        ({"vision_config": {}}, "Object missing required field `hidden_size` - at `$.vision_config`"),
+    ],
+)
+def test_another_kind_of_model_is_refused(original, change, message):
+    edit_config(original, **change)
+    refused = refusal(original)
+    assert message in refused and "config.json" in refused
+
+
+def test_config_that_is_not_json(original):
+    (original / "config.json").write_text("{")
+    assert "config.json: is not JSON" in refusal(original)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_only_the_language_model_is_quantised(quantization, full_inputs, recorded):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    model, _ = load_model(FIXTURE, dtype="bfloat16", quantization=quantization, device="cpu")
+    kinds = (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt)
+    quantised = {name for name, module in model.named_modules() if isinstance(module, kinds)}
+    assert len(quantised) == 2 * 7
+    assert all("language_model.layers" in name for name in quantised)
+    with torch.no_grad():
+        loss = model(**full_inputs, labels=recorded["labels"]).loss
+    assert abs(loss - recorded["loss"][0]) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"quantization": "fp5"}, "quantization 'fp5' is unknown; choose one of nf4, int8"),
+        ({"dtype": "double"}, "dtype 'double' is unknown"),
+    ],
+)
+def test_unknown_formats_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        load_model(FIXTURE, **arguments)
