@@ -58,7 +58,7 @@ def add_lora(
     Args:
         model: a base model from `load_model`.
         family: its family.
-        base: its name as the user gave it, kept with the adapter.
+        base: its name as the user gave it, kept with the adapter; a folder is kept as absolute path.
         rank: columns of B.
         alpha: see above.
         dropout: on the input of A.
@@ -84,7 +84,7 @@ def add_lora(
     )
     _keep_differentiable(model)
     try:
-        return _adapted(model, config, base)
+        return _adapted(model, config, str(Path(base).resolve()) if Path(base).is_dir() else base)
     except ValueError as error:
         raise UserError(f"LoRA targets {targets!r} do not fit this model: {error}") from None
 

@@ -60,7 +60,10 @@ def locate(path_or_id: str | Path, adapter: str | Path | None = None) -> Locatio
         if not is_adapter(found):
             return Location(_canonical(path_or_id), found, None)
         base = base_of(found)
-        return Location(base, resolve_checkpoint(base), found)
+        try:
+            return Location(base, resolve_checkpoint(base), found)
+        except UserError as error:
+            raise UserError(f"{found}: its base model is not to be had: {error}") from None
     base, found = resolve_checkpoint(path_or_id), resolve_checkpoint(adapter)
     if is_adapter(base):
         raise UserError(

@@ -55,6 +55,12 @@ def test_an_adapter_leads_to_its_base(run):
     assert base_of(run / "step_9") == "tiny"
 
 
+def test_an_adapter_whose_base_is_gone_is_named(tmp_path):
+    adapter = checkpoint(tmp_path / "adapter", base="/no/such/base")
+    with pytest.raises(UserError, match=r"adapter: its base model is not to be had: model /no/such/base"):
+        locate(adapter)
+
+
 def test_an_adapter_cannot_be_put_on_an_adapter(run):
     with pytest.raises(UserError, match="is an adapter itself"):
         locate(run / "step_9", adapter=run / "step_27")

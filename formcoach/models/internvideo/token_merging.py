@@ -87,8 +87,9 @@ def _take(values: Tensor, positions: Tensor) -> Tensor:
 
 def _add_at(values: Tensor, positions: Tensor, added: Tensor) -> Tensor:
     """Add (groups, k, c) to (groups, n, c) at (groups, k), repeated positions included."""
-    flat = values.flatten(0, 1).index_add(0, _flat(positions, values.shape[1]), added.flatten(0, 1))
-    return flat.view(values.shape)
+    sums = values.clone(memory_format=torch.contiguous_format)  # (groups, n, c)
+    sums.view(-1, sums.shape[-1]).index_add_(0, _flat(positions, sums.shape[1]), added.flatten(0, 1))
+    return sums
 
 
 def _flat(positions: Tensor, tokens: int) -> Tensor:
