@@ -45,7 +45,7 @@ def test_every_reader_returns_exactly_the_frames_asked_for(tmp_path, write_clip,
     assert clip.duration == pytest.approx(probe(path).duration)
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".avi"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".avi", ".flv"])
 def test_readers_return_equal_pixels(tmp_path, write_clip, suffix):
     path = write_clip(tmp_path / f"clip{suffix}", frames=50, size=(320, 240))
     frames = [read_clip(path, select(8), reader).frames for reader in READERS]
