@@ -230,6 +230,7 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     add("--log-interval", type=_count, default=1, metavar="N", help="steps between lines of metrics.jsonl")
     add("--resume", action="store_true", help="continue the run in --work-dir at its newest checkpoint")
     add("--resume-from", metavar="DIR", help="continue at this checkpoint")
+    add("--reuse", action="store_true", help="take a run of equal settings and data as it is, or continue it")
     add("--seed", type=_natural, default=42, metavar="N", help="default: %(default)s")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ def make_plan(args: argparse.Namespace, place: Place, began: float) -> Plan:
     config, lines = _round_frames(replace(config, dtype=_dtype(config, recipe, cuda)))
     notices += lines
     config.accumulation(place.count)  # raises where the batch sizes do not fit
-    run, resume = _start(args, Path(config.work_dir))
+    run, resume = _reused(config) if args.reuse else (None, None)
+    if run is None:
+        run, resume = _start(args, Path(config.work_dir))
     notices += [f"{config.work_dir} has checkpoints: this run goes to {run}"] if run != Path(config.work_dir) else []
     if resume is not None:
         _check_resumed(config, resume)
@@ -125,6 +128,18 @@ def _round_frames(config: TrainingConfig) -> tuple[TrainingConfig, list[str]]:
         return config, []
     line = f"frames come in groups of 4: {config.min_frames} to {config.max_frames} becomes {low} to {high}"
     return replace(config, min_frames=low, max_frames=high), [line]
+
+
+def _reused(config: TrainingConfig) -> tuple[Path | None, run_directory.Checkpoint | None]:
+    """Return the run of equal settings and data and its newest checkpoint, if it is finished or can be continued."""
+    run = run_directory.equal_run(Path(config.work_dir), describe(config, {}), RESUMABLE)
+    if run is None:
+        return None, None
+    newest = run_directory.checkpoints(run)[-1]
+    if not (is_finished(newest) or (newest.folder / resumption.FOLDER).is_dir()):
+        return None, None
+    os.utime(run / run_directory.SETTINGS)  # it is the newest run again, which evaluation takes
+    return run, newest
 
 
 def _start(args: argparse.Namespace, wanted: Path) -> tuple[Path, run_directory.Checkpoint | None]:
@@ -193,5 +208,8 @@ def _part(opened: Opened, samples: list[Sample], flag: str) -> Opened:
 
 def is_finished(checkpoint: run_directory.Checkpoint) -> bool:
     """Tell whether a checkpoint is a run's last."""
-    state = read_json(checkpoint.folder / resumption.FOLDER / "trainer_state.json", resumption.DAMAGED)
-    return state["global_step"] >= state["max_steps"]
+    state = checkpoint.folder / resumption.FOLDER / "trainer_state.json"
+    if state.is_file():
+        return checkpoint.step >= read_json(state, resumption.DAMAGED)["max_steps"]
+    settings = read_json(checkpoint.folder.parent / run_directory.SETTINGS, resumption.DAMAGED)
+    return checkpoint.step >= settings["resolved"]["steps"]

@@ -2,10 +2,12 @@
 
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,18 +48,37 @@ def checkpoints(run: Path) -> list[Checkpoint]:
     return sorted(complete, key=lambda checkpoint: checkpoint.step)
 
 
+def directories(wanted: Path) -> Iterator[Path]:
+    """Yield where the runs of a name go: `wanted`, then `wanted_2`, `wanted_3`, ... without end."""
+    yield wanted
+    for number in itertools.count(2):
+        yield wanted.with_name(f"{wanted.name}_{number}")
+
+
 def free_directory(wanted: Path) -> Path:
-    """Return where a new run goes: `wanted`, or the first of `wanted_2`, `wanted_3`, ... that has no checkpoints.
+    """Return where a new run goes: the first of `directories` that has no checkpoints.
 
     Raises:
         UserError: it is a file, or nothing can be written there.
     """
-    run, number = wanted, 1
-    while checkpoints(run):
-        number += 1
-        run = wanted.with_name(f"{wanted.name}_{number}")
+    run = next(run for run in directories(wanted) if not checkpoints(run))
     check_writable(run)
     return run
+
+
+def equal_run(wanted: Path, description: dict[str, Any], may_differ: frozenset[str]) -> Path | None:
+    """Return the first of `directories` with checkpoints and the described settings and data, or None.
+
+    Args:
+        wanted: where a run would go.
+        description: from `describe_run`.
+        may_differ: names of settings that do not count.
+    """
+    for run in itertools.takewhile(checkpoints, directories(wanted)):
+        with suppress(UserError):
+            check_same_run(run, description, may_differ)
+            return run
+    return None
 
 
 def check_writable(run: Path) -> None:
