@@ -138,6 +138,9 @@ def test_no_weights_at_all(original):
         ({"llm_config__model_type": "qwen2"}, "llm_config.model_type is 'qwen2'"),
         ({"force_image_size": 448}, "force_image_size is 448"),
         ({"llm_config__hidden_size": "wide"}, "Expected `int`, got `str` - at `$.llm_config.hidden_size`"),
+        ({"llm_config__num_attention_heads": 5}, "is not a multiple of the number of attention heads"),
+        ({"vision_config__image_size": 84, "force_image_size": 84}, "36 tokens a group cannot be merged to 64"),
+        ({"vision_config__image_size": 182, "force_image_size": 182}, "182 pixels cannot be cut into pairs"),
         ({"vision_config": {}}, "Object missing required field `hidden_size` - at `$.vision_config`"),
     ],
 )
@@ -150,6 +153,14 @@ def test_another_kind_of_model_is_refused(original, change, message):
 def test_config_that_is_not_json(original):
     (original / "config.json").write_text("{")
     assert "config.json: is not JSON" in refusal(original)
+
+
+def test_an_own_config_with_a_wrong_value(base_model, tmp_path):
+    model, processor = base_model
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    edit_config(tmp_path, tokens_per_group="many")
+    assert "config.json: Validation error for field 'tokens_per_group'" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])

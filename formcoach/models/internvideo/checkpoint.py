@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import GenerationConfig
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
@@ -192,14 +193,15 @@ def load_checkpoint(
         UserError: if a file is missing or damaged, the configuration is not that of an InternVideo2.5 model, or a
             tensor is missing, surplus or of the wrong shape; it names the file and the tensor.
     """
-    raw = read_json(folder / "config.json", REMEDY)
+    path = folder / "config.json"
+    raw = read_json(path, REMEDY)
     original = raw.get("model_type") == ORIGINAL_TYPE
     if original:
         tokenizer = load_tokenizer(folder)
-        config = read_original_config(folder / "config.json", raw, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+        config = read_original_config(path, raw, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
         processor = InternVideoProcessor(tokenizer, settings_from(config))
     else:
-        config = InternVideoConfig.from_pretrained(folder)
+        config = _build_config(path, raw)
         processor = InternVideoProcessor.from_pretrained(folder)
     check_tensors(folder, config, original)
     model = InternVideoForConditionalGeneration.from_pretrained(
@@ -236,8 +238,8 @@ def read_original_config(path: Path, raw: Any, image_token_id: int) -> InternVid
         raise UserError(f"{path}: {error}. {REMEDY}") from None
     _refuse_other_models(path, original)
     vision, language = original.vision_config, original.llm_config
-    return InternVideoConfig(
-        vision_config={
+    values = {
+        "vision_config": {
             "hidden_size": vision.hidden_size,
             "num_hidden_layers": vision.num_hidden_layers,
             "num_attention_heads": vision.num_attention_heads,
@@ -252,12 +254,38 @@ def read_original_config(path: Path, raw: Any, image_token_id: int) -> InternVid
             "hidden_act": vision.hidden_act,
             "layer_scale_init_value": vision.initializer_factor,
         },
-        text_config=_llama_config(language),
-        image_token_id=image_token_id,
-        downsample_ratio=original.downsample_ratio,
-        vision_feature_layer=original.select_layer,
-        tie_word_embeddings=language.tie_word_embeddings,
-    )
+        "text_config": _llama_config(language),
+        "image_token_id": image_token_id,
+        "downsample_ratio": original.downsample_ratio,
+        "vision_feature_layer": original.select_layer,
+        "tie_word_embeddings": language.tie_word_embeddings,
+    }
+    return _build_config(path, values)
+
+
+def _build_config(path: Path, values: dict[str, Any]) -> InternVideoConfig:
+    """Return a configuration whose sizes fit together.
+
+    Raises:
+        UserError: if a value is of the wrong type, or the visual tokens cannot be merged.
+    """
+    try:
+        config = InternVideoConfig.from_dict(values)
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())[:200]}. {REMEDY}") from None
+    vision = config.vision_config
+    side = vision.image_size[0] / vision.patch_size[0] * config.downsample_ratio  # tokens a frame: side x side
+    if side != int(side):
+        raise UserError(
+            f"{path}: frames of {vision.image_size[0]} pixels cannot be cut into pairs of patches. {REMEDY}"
+        )
+    tokens = int(side) ** 2 * config.frames_per_group
+    if tokens < config.tokens_per_group or config.tokens_per_group % config.frames_per_group:
+        raise UserError(f"{path}: {tokens} tokens a group cannot be merged to {config.tokens_per_group}. {REMEDY}")
+    channels = int(vision.hidden_size / config.downsample_ratio**2)
+    if channels % config.merging_heads:
+        raise UserError(f"{path}: {channels} channels cannot be averaged over {config.merging_heads} heads. {REMEDY}")
+    return config
 
 
 def _llama_config(language: OriginalLanguage) -> dict[str, Any]:
