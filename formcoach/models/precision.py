@@ -57,14 +57,24 @@ class Precision:
         return arguments
 
     def torch_device(self) -> str:
-        """Return the device as torch names it."""
-        if self.device != "auto":
-            return self.device
+        """Return the device as torch names it.
+
+        Raises:
+            UserError: torch knows no such device, or sees no such GPU.
+        """
         import torch
 
-        if torch.cuda.is_available():
-            return "cuda:0"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        if self.device == "auto":
+            if torch.cuda.is_available():
+                return "cuda:0"
+            return "mps" if torch.backends.mps.is_available() else "cpu"
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise UserError(f"device {self.device!r} is unknown; use auto, cpu, cuda or cuda:0") from None
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise UserError(f"device {self.device}: torch sees {torch.cuda.device_count()} GPUs; use auto or cpu")
+        return self.device
 
     def _quantization_config(self, keep: tuple[str, ...]) -> Any:
         """Return the quantiser's settings: NF4 as in QLoRA (double quantisation, bfloat16 compute), or LLM.int8()."""

@@ -49,6 +49,13 @@ def test_one_clip(adapter, clips, predictor, capsys):
     assert base != f"base: {expected}"
 
 
+@pytest.mark.parametrize("device", ["cuda:64", "abacus"])
+def test_a_device_that_is_not_there(device, adapter, clips):
+    clip = clips[0] / clips[1][0].video
+    with pytest.raises(UserError, match=f"device '?{device}"):
+        command("infer_qved")(["--model_path", str(adapter), "--video_path", str(clip), "--device", device])
+
+
 def test_test_split_with_both_models(adapter, flags, tmp_path, capsys):
     run = ["--model_path", str(adapter.parent), "--output_dir", str(tmp_path / "out"), "--compare"]
     command("test_inference")([*run, *flags])
