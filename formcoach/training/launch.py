@@ -1,13 +1,18 @@
 """The trainer's command line."""
 
+import argparse
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from formcoach.command import EXIT_USER_ERROR, command_parser
 from formcoach.config import PROJECT, add_training_flags, refuse_missing_features
 from formcoach.errors import UserError
 from formcoach.training import processes
+
+if TYPE_CHECKING:
+    from formcoach.training.run import Prepared
 
 DESCRIPTION = "Fine-tune a video language model with LoRA on exercise clips (flag names of the InternVideo2.5 recipe)."
 EXAMPLE = "python unify_internvl2_train_r16.py --model tiny --datasets data/diy_ft_data.json --freeze-vit --epochs 3"
@@ -31,13 +36,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return processes.run_processes(count, str(SCRIPT), arguments)
     processes.interrupt_on_terminate()
     place = processes.place()
-    from formcoach.training.plan import make_plan
-    from formcoach.training.run import train
-
     try:
-        plan = make_plan(args, place, began)
-    except UserError:
+        prepared = _prepare(args, place, began)
+    except (UserError, KeyboardInterrupt) as error:
         if place.rank == 0:
             raise
-        return EXIT_USER_ERROR  # all processes find the same; the first one tells it
-    return train(plan)
+        if isinstance(error, UserError) and not processes.first_process_tells():
+            raise
+        return EXIT_USER_ERROR
+    if prepared is not None:
+        from formcoach.training.run import train
+
+        train(prepared)
+    return 0
+
+
+def _prepare(args: argparse.Namespace, place: processes.Place, began: float) -> "Prepared | None":
+    """Return what is to be trained; None if the run to continue is finished."""
+    from formcoach.training.plan import is_finished, make_plan
+    from formcoach.training.run import prepare
+
+    plan = make_plan(args, place, began)
+    if plan.resume is None or not is_finished(plan.resume):
+        return prepare(plan)
+    if place.rank == 0:
+        print(f"{plan.resume.folder} is the end of this run: nothing is left to train")
+    return None

@@ -14,6 +14,7 @@ from formcoach.data.sources import read_sources
 from formcoach.errors import UserError
 from formcoach.files import read_json
 from formcoach.models import default_model, recipe_for, resolve_checkpoint
+from formcoach.models.adapters import fingerprint
 from formcoach.models.location import is_adapter
 from formcoach.training import resumption, run_directory
 from formcoach.training.preflight import NAMED, Opened, open_clips, usable_cores
@@ -169,11 +170,12 @@ def _start(args: argparse.Namespace, wanted: Path) -> tuple[Path, run_directory.
     return wanted, found
 
 
-def describe(config: TrainingConfig, resolved: dict[str, Any]) -> dict[str, Any]:
+def describe(config: TrainingConfig, resolved: dict[str, Any]) -> run_directory.RunDescription:
     """Return the content of `training_config.json`; `resolved` is what follows from settings and data."""
     registries = [Path(path) for path in (config.datasets, config.val_datasets) if path is not None]
     annotations = [source.annotation for registry in registries for source in read_sources(registry)]
-    return run_directory.describe_run(config.as_dict(), resolved, registries + annotations)
+    base = fingerprint(resolve_checkpoint(config.model))
+    return run_directory.describe_run(config.as_dict(), base, resolved, registries + annotations)
 
 
 def _check_resumed(config: TrainingConfig, resume: run_directory.Checkpoint) -> None:
@@ -211,5 +213,4 @@ def is_finished(checkpoint: run_directory.Checkpoint) -> bool:
     state = checkpoint.folder / resumption.FOLDER / "trainer_state.json"
     if state.is_file():
         return checkpoint.step >= read_json(state, resumption.DAMAGED)["max_steps"]
-    settings = read_json(checkpoint.folder.parent / run_directory.SETTINGS, resumption.DAMAGED)
-    return checkpoint.step >= settings["resolved"]["steps"]
+    return checkpoint.step >= run_directory.read_description(checkpoint.folder.parent).resolved["steps"]

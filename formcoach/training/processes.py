@@ -2,11 +2,14 @@
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from formcoach.command import EXIT_USER_ERROR
 from formcoach.errors import UserError
+
+PATIENCE = 60  # seconds that the other processes wait for the first one's error message
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def run_processes(count: int, script: str, arguments: Sequence[str]) -> int:
     from torch.distributed.run import parse_args
     from torch.distributed.run import run as torchrun
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # each process reports its own errors
+    logging.disable(logging.CRITICAL)  # each process reports its own errors
     try:
         torchrun(parse_args(["--standalone", "--nproc_per_node", str(count), script, *arguments]))
     except ChildFailedError as error:
@@ -76,6 +79,19 @@ def run_processes(count: int, script: str, arguments: Sequence[str]) -> int:
 def interrupt_on_terminate() -> None:
     """Let SIGTERM end the training as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def first_process_tells() -> bool:
+    """Wait for the first process to report an error that all have found; it ends the others, quietly.
+
+    Returns:
+        False if it has not done so: then the error is this process's own.
+    """
+    try:
+        time.sleep(PATIENCE)
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def name_accelerator(cuda: bool) -> None:

@@ -5,12 +5,13 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainingArguments, set_seed
@@ -24,7 +25,7 @@ from formcoach.models import family_of, load_model
 from formcoach.models.adapters import add_lora
 from formcoach.training import processes, resumption, run_directory
 from formcoach.training.callbacks import Rhythm, RunReport, clock, peak_memory
-from formcoach.training.plan import Plan, bad_clips_line, describe, is_finished
+from formcoach.training.plan import Plan, bad_clips_line, describe
 from formcoach.training.preflight import KEEP_BYTES, Opened, check_lengths, decode_clips, kept_bytes, usable_cores
 from formcoach.training.sharding import read_deepspeed, zero_stage
 from formcoach.training.trainer import CoachTrainer
@@ -33,31 +34,58 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MOST_WORKERS = 8
 
 
-def train(plan: Plan) -> int:
-    """Train as planned; return 0.
+@dataclass(frozen=True)
+class Prepared:
+    """A training whose model is loaded and whose samples are checked; nothing is written yet.
+
+    Args:
+        plan: the training; samples whose clips cannot be decoded are left out.
+        model: with its trainable weights.
+        processor: the model's.
+        kept: clips in memory.
+        longest: tokens of the longest sample.
+        report: has told what was found so far.
+    """
+
+    plan: Plan
+    model: Any
+    processor: Any
+    kept: Mapping[Path, ResizedClip]
+    longest: int
+    report: RunReport
+
+
+def prepare(plan: Plan) -> Prepared:
+    """Load the model and check every sample with it.
 
     Raises:
-        UserError: a clip or a sample is bad, or the training was stopped; complete checkpoints are kept.
+        UserError: a clip or a sample is bad.
     """
     report = RunReport(plan.run, active=plan.place.rank == 0)
-    if plan.resume is not None and is_finished(plan.resume):
-        report.say(f"{plan.resume.folder} is the end of this run: nothing is left to train")
-        return 0
     _quiet()
     processes.name_accelerator(plan.cuda)
     for line in plan.notices:
         report.say(line)
+    set_seed(plan.config.seed)
+    model, processor = _load(plan)
+    longest = _check_samples(plan, processor)
+    plan, kept = _decode(plan, processor, report)
+    return Prepared(plan, model, processor, kept, longest, report)
+
+
+def train(prepared: Prepared) -> None:
+    """Train.
+
+    Raises:
+        UserError: the training was stopped; complete checkpoints are kept.
+    """
+    plan, report = prepared.plan, prepared.report
     with _one_line(plan, report):
-        set_seed(plan.config.seed)
-        model, processor = _load(plan)
-        longest = _check_samples(plan, processor)
-        plan, kept = _decode(plan, processor, report)
-        _open_run(plan, report, longest)
-        trainer = _trainer(plan, model, processor, kept, report)
+        _open_run(prepared)
+        trainer = _trainer(prepared)
         output = trainer.train(str(plan.resume.folder / resumption.FOLDER) if plan.resume is not None else None)
-        _close(plan, trainer, report, output.metrics["train_runtime"], time.monotonic() - plan.began)
+        _close(plan, trainer, report, output.metrics["train_runtime"])
     processes.leave_group()
-    return 0
 
 
 def _load(plan: Plan) -> tuple[Any, Any]:
@@ -114,8 +142,9 @@ def _decode_part(plan: Plan, opened: Opened, processor: Any, budget: int) -> tup
     return decode_clips(opened, processor, plan.threads, keep, plan.config.skip_bad_clips)
 
 
-def _open_run(plan: Plan, report: RunReport, longest: int) -> None:
+def _open_run(prepared: Prepared) -> None:
     """Create or take up the run directory; from here on something is written."""
+    plan, report = prepared.plan, prepared.report
     if plan.place.rank != 0:
         return
     resolved = {
@@ -125,20 +154,22 @@ def _open_run(plan: Plan, report: RunReport, longest: int) -> None:
         "device": torch.cuda.get_device_name() if plan.cuda else "cpu",
         "training_samples": len(plan.train.samples),
         "validation_samples": len(plan.val.samples) if plan.val else 0,
-        "longest_sample": longest,
+        "longest_sample": prepared.longest,
     }
     description = describe(plan.config, resolved)
     report.open()
     run_directory.remove_leftovers(plan.run)
     run_directory.cut_metrics(plan.run, plan.resume.step if plan.resume is not None else 0)
     if plan.resume is None or plan.resume.folder.parent != plan.run:
-        write_json(plan.run / run_directory.SETTINGS, description)
+        write_json(plan.run / run_directory.SETTINGS, msgspec.to_builtins(description))
     validation = f", {resolved['validation_samples']} for validation" if plan.val else ""
-    report.say(f"{resolved['training_samples']} samples{validation}, the longest has {longest} tokens")
+    report.say(f"{resolved['training_samples']} samples{validation}, the longest has {prepared.longest} tokens")
 
 
-def _trainer(plan: Plan, model: Any, processor: Any, kept: dict[Path, ResizedClip], report: RunReport) -> CoachTrainer:
+def _trainer(prepared: Prepared) -> CoachTrainer:
     """Put model, data and settings together."""
+    plan, report, kept = prepared.plan, prepared.report, prepared.kept
+    model, processor = prepared.model, prepared.processor
     if plan.config.deepspeed is not None:
         processes.prepare_deepspeed(plan.place, plan.cuda)
     arguments = _arguments(plan, _workers(plan, kept))
@@ -164,7 +195,7 @@ def _trainer(plan: Plan, model: Any, processor: Any, kept: dict[Path, ResizedCli
     return trainer
 
 
-def _workers(plan: Plan, kept: dict[Path, ResizedClip]) -> int:
+def _workers(plan: Plan, kept: Mapping[Path, ResizedClip]) -> int:
     """Return how many processes read clips ahead; none are needed for clips in memory."""
     if plan.config.num_workers is not None:
         return plan.config.num_workers
@@ -207,11 +238,13 @@ def _arguments(plan: Plan, workers: int) -> TrainingArguments:
         report_to=[],
         disable_tqdm=True,
         log_level="error",
+        log_level_replica="error",
     )
 
 
-def _close(plan: Plan, trainer: CoachTrainer, report: RunReport, loop_seconds: float, seconds: float) -> None:
+def _close(plan: Plan, trainer: CoachTrainer, report: RunReport, loop_seconds: float) -> None:
     """Tell what was done and what comes next."""
+    seconds = time.monotonic() - plan.began
     steps = trainer.state.global_step - (plan.resume.step if plan.resume is not None else 0)
     samples = steps * plan.config.global_batch_size
     best = trainer.state.best_global_step
@@ -241,7 +274,7 @@ def _one_line(plan: Plan, report: RunReport) -> Iterator[None]:
     except UserError as error:
         # That of a loader's worker process arrives with its traceback as text; the last line is the error.
         reason = str(error).splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
-        raise UserError(f"{reason}; {_what_is_left(plan)}" if plan.run.exists() else reason) from error
+        raise UserError(f"{reason}; {_what_is_left(plan)}") from error
     finally:
         report.close()
 

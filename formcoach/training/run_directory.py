@@ -39,6 +39,24 @@ class Checkpoint:
     step: int
 
 
+class RunDescription(msgspec.Struct, frozen=True):
+    """`training_config.json`.
+
+    Args:
+        settings: every setting of the run.
+        base: fingerprint of the base model's weights.
+        resolved: what follows from settings and data.
+        versions: of the packages that take part.
+        data: SHA-256 of each file whose content decides what is learned.
+    """
+
+    settings: dict[str, Any]
+    base: str
+    resolved: dict[str, Any]
+    versions: dict[str, str | None]
+    data: dict[str, str]
+
+
 def checkpoints(run: Path) -> list[Checkpoint]:
     """Return a run's checkpoints, oldest first; a folder gets its name when it is complete."""
     found = [(STEP.fullmatch(path.name), path) for path in run.glob("step_*")]
@@ -66,7 +84,7 @@ def free_directory(wanted: Path) -> Path:
     return run
 
 
-def equal_run(wanted: Path, description: dict[str, Any], may_differ: frozenset[str]) -> Path | None:
+def equal_run(wanted: Path, description: RunDescription, may_differ: frozenset[str]) -> Path | None:
     """Return the first of `directories` with checkpoints and the described settings and data, or None.
 
     Args:
@@ -132,37 +150,50 @@ def cut_metrics(run: Path, step: int) -> None:
     write_text(path, "".join(kept))
 
 
-def describe_run(settings: dict[str, Any], resolved: dict[str, Any], data_files: Sequence[Path]) -> dict[str, Any]:
-    """Return the content of `training_config.json`.
+def describe_run(
+    settings: dict[str, Any], base: str, resolved: dict[str, Any], data_files: Sequence[Path]
+) -> RunDescription:
+    """Return the description of a run, see `RunDescription`."""
+    return RunDescription(
+        settings,
+        base,
+        resolved,
+        {name: _version(name) for name in ("formcoach", *VERSIONS)},
+        {str(path.absolute()): hashlib.sha256(path.read_bytes()).hexdigest() for path in data_files},
+    )
 
-    Args:
-        settings: every setting of the run.
-        resolved: what follows from them and from the data.
-        data_files: the files whose content decides what is learned.
+
+def read_description(run: Path) -> RunDescription:
+    """Return the description in a run directory.
+
+    Raises:
+        UserError: it is missing or damaged.
     """
-    return {
-        "settings": settings,
-        "resolved": resolved,
-        "versions": {"formcoach": _version("formcoach")} | {name: _version(name) for name in VERSIONS},
-        "data": {str(path.absolute()): hashlib.sha256(path.read_bytes()).hexdigest() for path in data_files},
-    }
+    path = run / SETTINGS
+    remedy = "Only a run with this file can be resumed."
+    try:
+        return msgspec.convert(read_json(path, remedy), RunDescription)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: {error}. {remedy}") from None
 
 
-def check_same_run(run: Path, description: dict[str, Any], may_differ: frozenset[str]) -> None:
-    """Check that a run is resumed with the settings and the data that it was started with.
+def check_same_run(run: Path, description: RunDescription, may_differ: frozenset[str]) -> None:
+    """Check that a run is resumed with the settings, the data and the base model that it was started with.
 
     Raises:
         UserError: lists what differs.
     """
-    before = read_json(run / SETTINGS, "Only a run with this file can be resumed.")
-    old, new = before["settings"], description["settings"]
+    before = read_description(run)
+    old, new = before.settings, description.settings
     changed = [
         f"{name} was {old.get(name)} and is {value}"
         for name, value in new.items()
         if name not in may_differ and old.get(name) != value
     ]
-    known = set(before["data"].values())
-    changed += [f"{path} has changed" for path, digest in description["data"].items() if digest not in known]
+    if before.base != description.base:
+        changed.append(f"the weights of {new['model']} have changed")
+    known = set(before.data.values())
+    changed += [f"{path} has changed" for path, digest in description.data.items() if digest not in known]
     if changed:
         raise UserError(f"{run} cannot be resumed: {', '.join(changed)}; undo that, or start a new run")
 

@@ -24,7 +24,7 @@ def choose_deepspeed(args: argparse.Namespace) -> tuple[str | None, str | None]:
     """Return the DeepSpeed configuration's path, or None for plain PyTorch, and a line to print or None.
 
     Raises:
-        UserError: --deepspeed and --shard-strategy contradict each other.
+        UserError: --deepspeed and --shard-strategy contradict each other, or the file cannot be used.
     """
     plain = args.deepspeed == "none"
     if args.shard_strategy == "zero2" and plain:
@@ -34,10 +34,9 @@ def choose_deepspeed(args: argparse.Namespace) -> tuple[str | None, str | None]:
     if plain or args.shard_strategy == "no":
         return None, None
     path = args.deepspeed or str(DEFAULT)
-    if args.shard_strategy == "zero2" and zero_stage(read_deepspeed(path), path) != 2:
+    if zero_stage(read_deepspeed(path), path) != 2 and args.shard_strategy == "zero2":
         raise UserError(f"--shard-strategy zero2 contradicts --deepspeed {path}; leave one of them out")
     if importlib.util.find_spec("deepspeed") is None:
-        read_deepspeed(path)
         return None, "DeepSpeed is not installed here: training with plain PyTorch (--deepspeed none)"
     return path, None
 
