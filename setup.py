@@ -27,6 +27,7 @@ REQUIRED = [
     "msgspec>=0.20,<1",
     "rouge-score>=0.1.2,<1",
     "tqdm>=4.66,<5",
+    'psutil>=5.9; sys_platform == "win32"',
     "packaging>=24",
 ]
 

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).resolve().parents[2]
 SCRIPTS = [*sorted((PROJECT / "scripts").glob("*.sh")), PROJECT / ".ci/run"]
@@ -219,16 +221,16 @@ def lock() -> list[Requirement]:
     return [Requirement(line) for line in lines if line]
 
 
-def ranges() -> list[Requirement]:
+def ranges(*lists: str) -> list[Requirement]:
     text = (PROJECT / "setup.py").read_text(encoding="utf-8")
-    lists = re.findall(r"^(?:REQUIRED|TEST) = \[\n(.*?)^\]", text, re.DOTALL | re.MULTILINE)
-    quoted = re.findall(r"^    (?:\"(.+)\"|'(.+)'),", "".join(lists), re.MULTILINE)
+    found = re.findall(rf"^(?:{'|'.join(lists)}) = \[\n(.*?)^\]", text, re.DOTALL | re.MULTILINE)
+    quoted = re.findall(r"^    (?:\"(.+)\"|'(.+)'),", "".join(found), re.MULTILINE)
     return [Requirement(one or other) for one, other in quoted]
 
 
 def test_lock_pins_what_setup_asks_for() -> None:
     pins = {requirement.name: requirement for requirement in lock()}
-    wanted = {requirement.name: requirement for requirement in ranges()}
+    wanted = {requirement.name: requirement for requirement in ranges("REQUIRED", "TEST")}
     assert pins.keys() == wanted.keys()
     for package, pin in pins.items():
         (exact,) = pin.specifier
@@ -237,7 +239,19 @@ def test_lock_pins_what_setup_asks_for() -> None:
         assert str(pin.marker) == str(wanted[package].marker)
 
 
-def test_hooks_use_the_locked_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_imported_is_required() -> None:
+    pattern = re.compile(r"^ *(?:import (?P<a>\w+)|from (?P<b>\w+)[\w.]* import)", re.MULTILINE)
+    files = [*(PROJECT / "formcoach").rglob("*.py"), *COMMANDS]
+    found = {one["a"] or one["b"] for file in files for one in pattern.finditer(file.read_text(encoding="utf-8"))}
+    imports = found - sys.stdlib_module_names - {"formcoach"}
+    distributions = packages_distributions()
+    imported = {canonicalize_name(package) for module in imports for package in distributions.get(module, [module])}
+    required = {canonicalize_name(requirement.name) for requirement in ranges("REQUIRED")}
+    assert imported <= required
+    assert required - imported <= {"accelerate", "bitsandbytes", "tensorboard"}  # transformers imports these
+
+
+def test_hooks_use_the_locked_versions() -> None:
     clientlib = pytest.importorskip("pre_commit.clientlib")
     hooks = clientlib.load_config(str(PROJECT / ".pre-commit-config.yaml"))["repos"][0]["hooks"]
     used = {Requirement(text) for hook in hooks for text in hook["additional_dependencies"]}
