@@ -1,0 +1,90 @@
+"""A resumed run goes on as if it had not been stopped."""
+
+import json
+import shutil
+
+import pytest
+
+from formcoach.errors import UserError
+
+FLAGS = ("--epochs", 2, "--lora-dropout", 0.1, "--checkpoint-interval", 1, "--connector_lr", 1e-3)
+
+
+def adapter(run, step):
+    return (run / f"step_{step}" / "adapter_model.safetensors").read_bytes()
+
+
+def forget_after(run, step):
+    """Leave a run as a kill shortly after the checkpoint `step` does."""
+    for folder in run.glob("step_*"):
+        if int(folder.name.removeprefix("step_")) > step:
+            shutil.rmtree(folder)
+    (run / ".step_9.abcd.tmp").mkdir()
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "lo')
+
+
+@pytest.mark.parametrize("step", [2, 3], ids=["within an epoch", "at its end"])
+def test_resumed_run_equals_the_uninterrupted_one(project, logged, step) -> None:
+    run = project.train(*FLAGS)
+    losses, validation, last = logged(run, "loss"), logged(run, "val_loss"), adapter(run, 6)
+    best = (run / "best.json").read_text()
+    forget_after(run, step)
+    project.train(*FLAGS, "--resume")
+    assert adapter(run, 6) == last
+    assert logged(run, "loss") == losses
+    assert logged(run, "val_loss") == validation
+    assert (run / "best.json").read_text() == best
+    assert not [path for path in run.iterdir() if path.name.startswith(".")]
+
+
+def test_resume_from_goes_on_in_another_directory(project, logged) -> None:
+    run = project.train(*FLAGS)
+    last = adapter(run, 6)
+    other = project.root / "other"
+    project.train(*FLAGS, "--resume-from", run / "step_4", "--work-dir", other)
+    assert adapter(other, 6) == last
+    assert logged(other, "step")[0] == 5
+    assert json.loads((other / "best.json").read_text())["checkpoint"] in ("step_5", "step_6")
+
+
+def test_finished_run_is_not_trained_again(project, capsys) -> None:
+    run = project.train("--max-steps", 1)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    project.train("--max-steps", 1, "--resume")
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    assert "nothing is left to train" in capsys.readouterr().out
+
+
+def test_equal_run_is_reused_and_another_is_not(project, steps) -> None:
+    run = project.train("--max-steps", 2)
+    forget_after(run, 1)
+    project.train("--max-steps", 2, "--reuse", "--num-workers", 1)
+    assert steps(run) == ["step_1", "step_2"]
+    project.train("--max-steps", 1, "--reuse")
+    assert steps(project.root / "run_2") == ["step_1"]
+
+
+def test_changed_settings_and_data_are_listed(project) -> None:
+    project.train("--max-steps", 2)
+    annotation = project.root / "data" / "annotaions" / "train.jsonl"
+    annotation.write_text(annotation.read_text().replace("What is wrong?", "What is it?"))
+    with pytest.raises(UserError, match=r"lr was 0.01 and is 0.02.*train.jsonl has changed"):
+        project.train("--max-steps", 2, "--resume", "--lr", 0.02)
+
+
+def test_resume_without_a_checkpoint(project, steps) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        project.train("--max-steps", 1, "--resume")
+    run = project.root / "run"
+    run.mkdir()  # a run that was stopped before its first checkpoint
+    project.train("--max-steps", 1, "--resume")
+    assert steps(run) == ["step_1"]
+    with pytest.raises(UserError, match="is no complete checkpoint"):
+        project.train("--resume-from", project.root / "data")
+    (run / "step_1" / "resume" / "optimizer.safetensors").unlink()
+    shutil.copytree(run, project.root / "longer")
+    with pytest.raises(UserError, match=r"optimizer\.safetensors: no such file"):
+        state = project.root / "longer" / "step_1" / "resume" / "trainer_state.json"
+        state.write_text(state.read_text().replace('"max_steps": 1', '"max_steps": 2'))
+        project.train("--max-steps", 1, "--resume-from", project.root / "longer" / "step_1")
