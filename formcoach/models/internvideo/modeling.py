@@ -52,6 +52,16 @@ class InternVideoModel(InternVLModel):
         Raises:
             ValueError: if the number of frames is not a multiple of `config.frames_per_group`.
         """
+        tokens = self.merge_frames(pixel_values)
+        connector = self.multi_modal_projector
+        return connector(tokens.to(connector.linear_1.weight.dtype))  # float32 where it is trained on a bf16 base
+
+    def merge_frames(self, pixel_values: Tensor) -> Tensor:
+        """Return what the connector gets: (frames, 3, size, size) -> (groups, tokens_per_group, 4 vision channels).
+
+        Raises:
+            ValueError: if the number of frames is not a multiple of `config.frames_per_group`.
+        """
         if len(pixel_values) % self.config.frames_per_group:
             raise ValueError(f"{len(pixel_values)} frames are not a multiple of {self.config.frames_per_group}")
         patches = self._patch_features(pixel_values)  # (frames, rows * columns, vision channels)
@@ -59,9 +69,7 @@ class InternVideoModel(InternVLModel):
         grid = patches.unflatten(1, (side, side))
         grid = self.pixel_shuffle(grid, self.config.downsample_ratio)  # 448: (frames, 32, 32, c) -> (., 16, 16, 4 c)
         tokens = grid.reshape(-1, self.config.frames_per_group * grid.shape[1] * grid.shape[2], grid.shape[3])
-        tokens = merge_tokens(tokens, self.config.tokens_per_group, self.config.merging_heads)
-        connector = self.multi_modal_projector
-        return connector(tokens.to(connector.linear_1.weight.dtype))  # float32 where it is trained on a bf16 base
+        return merge_tokens(tokens, self.config.tokens_per_group, self.config.merging_heads)
 
     def _patch_features(self, pixel_values: Tensor) -> Tensor:
         """Run the vision tower and drop its class token: (frames, 3, S, S) -> (frames, patches, channels)."""
