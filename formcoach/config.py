@@ -60,7 +60,8 @@ class Recipe:
         lora_dropout: dropout in front of the adapters.
         selective_recompute: 1 recomputes activations in the backward pass (gradient checkpointing), 0 keeps them.
         checkpoint_interval: see `interval_steps`.
-        cpu_dtype: what ``--dtype auto`` means on a CPU, ``bfloat16`` or ``float32``.
+        cpu_dtype: what ``--dtype auto`` means on a CPU: ``bfloat16``, which halves a large model's memory, ``float32``,
+            or ``auto``: bfloat16 where the CPU computes in it, else float32.
     """
 
     epochs: float = 3

@@ -117,8 +117,11 @@ def _dtype(config: TrainingConfig, recipe: Recipe, cuda: bool) -> str:
         raise UserError("--dtype fp16 needs a CUDA GPU; use bf16 or fp32")
     if config.dtype != "auto":
         return config.dtype
-    if not cuda:
+    if not cuda and recipe.cpu_dtype != "auto":
         return recipe.cpu_dtype
+    if not cuda:
+        capable = torch.cpu.get_capabilities()
+        return "bfloat16" if capable.get("amx_bf16") or capable.get("avx512_bf16") else "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
 
 
