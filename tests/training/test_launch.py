@@ -55,7 +55,9 @@ def test_nproc_per_node_starts_processes_and_a_mistake_stays_one_line(project) -
     assert not (project.root / "work_dirs").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=["SIGTERM", "Ctrl-C"]
+)
 def test_interrupt_leaves_the_last_complete_checkpoint(project, number) -> None:
     process = project.start("--max-steps", 5000, "--checkpoint-interval", 3, "--deepspeed", "none", "--work-dir", "run")
     run = project.root / "run"
