@@ -40,6 +40,19 @@ class DescribedTake:
     description: str
 
 
+ATTRIBUTES = (len(EXERCISES), 2, 3, 6, 3, 2)  # how many values each entry of `attributes` can have
+
+
+def attributes(exercise: Exercise, style: Style) -> tuple[int, ...]:
+    """Return what a description says as numbers: motion, range, trunk, other detail, pace, and whether it stops."""
+    trunk = 1 if style.lean > 20 else 2 if style.lean < -12 else 0
+    details = (style.knees_in > 0.5, style.hips < -0.08, style.hips > 0.12, style.lag > 0.3)
+    closed = exercise.name == "jumping jacks" and style.feet <= 0.5
+    detail = next((number for number, seen in enumerate((*details, closed), start=1) if seen), 0)
+    pace = (SLOW, STEADY, FAST).index(style.pace)
+    return (EXERCISES.index(exercise), int(style.depth > 0.7), trunk, detail, pace, int(style.stops))
+
+
 def describe(exercise: Exercise, style: Style) -> str:
     """Return one plain sentence about a motion."""
     full = style.depth > 0.7

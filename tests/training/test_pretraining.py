@@ -1,0 +1,53 @@
+"""The packaged tiny model: what it is, and that the way it was made still works."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from formcoach.config import Recipe
+from formcoach.data.demo_descriptions import ATTRIBUTES, attributes, describe, described_take
+from formcoach.models import load_model, recipe_for
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_tiny_model_is_small_and_answers_plainly():
+    folder = ROOT / "formcoach/assets/tiny"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 8e6
+    model, processor = load_model("tiny", device="cpu")
+    assert sum(parameter.numel() for parameter in model.parameters()) < 5e6
+    frames = torch.zeros(12, 48, 64, 3, dtype=torch.uint8).numpy()
+    inputs = processor(frames, "Describe the motion.", 4.0)
+    answer = processor.decode(model.generate(**inputs, max_new_tokens=60)[0, inputs["input_ids"].shape[1] :])
+    assert answer.startswith("A person ")
+    assert " - " not in answer
+
+
+def test_the_tiny_model_brings_its_recipe():
+    assert recipe_for("tiny") != Recipe()
+
+
+def test_attributes_say_what_the_description_says():
+    for number in range(60):
+        sample = described_take(3, number)
+        exercise, style = sample.take.exercise, sample.take.style
+        values = attributes(exercise, style)
+        assert all(0 <= value < count for value, count in zip(values, ATTRIBUTES, strict=True))
+        assert describe(exercise, style) == sample.description
+        assert ("stands still" in sample.description) == bool(values[-1])
+        assert ("slowly", "steadily", "quickly")[values[-2]] in sample.description
+
+
+@pytest.mark.slow
+def test_pretraining_makes_a_loadable_model(tmp_path):
+    steps = ["--clips", "32", "--joint-steps", "2", "--attribute-steps", "2", "--steps", "2", "--check-clips", "1"]
+    command = [sys.executable, ROOT / "utils/pretrain_tiny.py", "--output", tmp_path / "tiny", *steps]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "held-out people: right motion in" in done.stdout
+    model, processor = load_model(str(tmp_path / "tiny"), device="cpu")
+    assert processor.max_frames == 12
+    assert model.config.tokens_per_frame == 16
