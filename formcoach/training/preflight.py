@@ -5,6 +5,7 @@ measured in tokens.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Opened:
 
 def usable_cores() -> int:
     """Return the cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def open_clips(samples: Sequence[Sample], threads: int, skip_bad: bool) -> Opened:
@@ -102,8 +103,15 @@ def kept_bytes(opened: Opened, processor: Any) -> int:
     return 0
 
 
-def check_lengths(opened: Opened, processor: Any, max_length: int, datasets: str) -> int:
+def check_lengths(opened: Opened, processor: Any, threads: int, max_length: int, datasets: str) -> int:
     """Measure every sample, visual tokens included; none is ever truncated.
+
+    Args:
+        opened: the samples and what their clips' files say.
+        processor: the model's.
+        threads: samples measured side by side.
+        max_length: most tokens of a sample.
+        datasets: the file that lists the datasets, for the message.
 
     Returns:
         The longest sample's tokens.
@@ -111,8 +119,8 @@ def check_lengths(opened: Opened, processor: Any, max_length: int, datasets: str
     Raises:
         UserError: a sample is longer than `max_length`, or has a text that the model cannot take.
     """
-    longest = 0
-    for sample in opened.samples:
+
+    def measure(sample: Sample) -> int:
         info = opened.infos[sample.clip]
         frames = len(processor.select_frames(info.frames, info.fps))
         try:
@@ -124,8 +132,9 @@ def check_lengths(opened: Opened, processor: Any, max_length: int, datasets: str
                 f"{datasets}: sample {sample.id} has {length} tokens, more than --max-length {max_length}; "
                 "raise it, lower --max_num_frames or remove the sample"
             )
-        longest = max(longest, length)
-    return longest
+        return length
+
+    return max(_each(measure, list(dict.fromkeys(opened.samples)), threads, "samples measured").values())
 
 
 def _sort_out(found: Mapping[Path, Result | ClipError], skip_bad: bool) -> tuple[dict[Path, Result], list[ClipError]]:

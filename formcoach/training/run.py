@@ -70,6 +70,7 @@ def prepare(plan: Plan) -> Prepared:
     model, processor = _load(plan)
     longest = _check_samples(plan, processor)
     plan, kept = _decode(plan, processor, report)
+    _check_samples_left(plan)
     return Prepared(plan, model, processor, kept, longest, report)
 
 
@@ -111,10 +112,23 @@ def _load(plan: Plan) -> tuple[Any, Any]:
 def _check_samples(plan: Plan, processor: Any) -> int:
     """Return the longest sample's tokens; raise if one is too long."""
     config = plan.config
-    longest = check_lengths(plan.train, processor, config.max_length, config.datasets)
+    longest = check_lengths(plan.train, processor, plan.threads, config.max_length, config.datasets)
     if plan.val is None:
         return longest
-    return max(longest, check_lengths(plan.val, processor, config.max_length, str(config.val_datasets)))
+    names = str(config.val_datasets)
+    return max(longest, check_lengths(plan.val, processor, plan.threads, config.max_length, names))
+
+
+def _check_samples_left(plan: Plan) -> None:
+    """Refuse to continue with other samples, e.g. since a clip was repaired: their order would be another."""
+    if plan.resume is None:
+        return
+    before = run_directory.read_description(plan.resume.folder.parent).resolved["training_samples"]
+    if before != len(plan.train.samples):
+        raise UserError(
+            f"{plan.resume.folder} cannot be resumed: the run had {before} training samples whose clips could be read "
+            f"and has {len(plan.train.samples)} now; undo that, or start a new run"
+        )
 
 
 def _decode(plan: Plan, processor: Any, report: RunReport) -> tuple[Plan, dict[Path, ResizedClip]]:

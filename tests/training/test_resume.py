@@ -88,3 +88,11 @@ def test_resume_without_a_checkpoint(project, steps) -> None:
         state = project.root / "longer" / "step_1" / "resume" / "trainer_state.json"
         state.write_text(state.read_text().replace('"max_steps": 1', '"max_steps": 2'))
         project.train("--max-steps", 1, "--resume-from", project.root / "longer" / "step_1")
+
+
+def test_clip_that_went_bad_is_noticed_when_resuming(project) -> None:
+    project.train(*FLAGS, "--skip-bad-clips")
+    shutil.rmtree(project.root / "run" / "step_6")
+    project.clips[1].write_bytes(b"")
+    with pytest.raises(UserError, match=r"had 6 training samples .* and has 5 now"):
+        project.train(*FLAGS, "--skip-bad-clips", "--resume")
