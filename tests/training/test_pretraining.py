@@ -4,11 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from formcoach.config import Recipe
 from formcoach.data.demo_descriptions import ATTRIBUTES, attributes, describe, described_take
+from formcoach.data.demo_picture import draw
 from formcoach.models import load_model, recipe_for
 
 ROOT = Path(__file__).parents[2]
@@ -19,8 +20,9 @@ def test_the_tiny_model_is_small_and_answers_plainly():
     assert sum(path.stat().st_size for path in folder.iterdir()) < 8e6
     model, processor = load_model("tiny", device="cpu")
     assert sum(parameter.numel() for parameter in model.parameters()) < 5e6
-    frames = torch.zeros(12, 48, 64, 3, dtype=torch.uint8).numpy()
-    inputs = processor(frames, "Describe the motion.", 4.0)
+    sample = described_take(1, 5_000_000)
+    frames = np.stack([draw(sample.take, time) for time in np.linspace(0, sample.take.duration, 12)])
+    inputs = processor(frames, sample.question, sample.take.duration)
     answer = processor.decode(model.generate(**inputs, max_new_tokens=60)[0, inputs["input_ids"].shape[1] :])
     assert answer.startswith("A person ")
     assert " - " not in answer
