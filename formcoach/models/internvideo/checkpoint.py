@@ -184,6 +184,18 @@ CONVERSIONS = [
 register_checkpoint_conversion_mapping("InternVideoForConditionalGeneration", CONVERSIONS)
 
 
+def _leave_odd_widths_unpacked(model: torch.nn.Module) -> None:
+    """Keep bitsandbytes from repacking NF4 weights for the CPU that its kernel cannot take.
+
+    It needs multiples of 32 outputs and 64 inputs and crashes otherwise (bitsandbytes 0.50).
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit) and (module.out_features % 32 or module.in_features % 64):
+            module.support_avx512bf16_for_cpu = False
+
+
 def load_checkpoint(
     folder: Path, precision: Precision
 ) -> tuple[InternVideoForConditionalGeneration, InternVideoProcessor]:
@@ -207,6 +219,8 @@ def load_checkpoint(
     model = InternVideoForConditionalGeneration.from_pretrained(
         folder, config=config, local_files_only=True, **precision.loading_arguments(UNQUANTISED)
     )
+    if precision.quantization == "nf4":
+        _leave_odd_widths_unpacked(model)
     model.generation_config = generation_config(processor)
     return model.eval(), processor
 
