@@ -37,7 +37,7 @@ def command_parser(description: str, example: str) -> OneLineParser:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` and exit: 0 on success, 2 on a user's mistake, 1 on a crash.
 
-    A `UserError`, an interrupt and a full disk end with one line on stderr; `--debug` shows the traceback as well.
+    A `UserError`, an interrupt, missing permission and a full disk end with one line on stderr; `--debug` shows the traceback as well.
     """
     try:
         sys.exit(main() or 0)
@@ -47,6 +47,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         _fail("interrupted; complete files and checkpoints are kept")
     except BrokenPipeError:
         sys.exit(1)  # the reader of our output went away, e.g. `| head`
+    except PermissionError as error:
+        _fail(f"{error.filename or 'a file'}: permission denied; check who may read and write there")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Pretrain, check on held-out people, and save."""
     parser = command_parser(__doc__, "python utils/pretrain_tiny.py --output formcoach/assets/tiny")
     parser.add_argument("--output", type=Path, default=Path("formcoach/assets/tiny"), help="folder of the model")
-    parser.add_argument("--joint-steps", type=int, default=500, help="steps of the first stage, 192 frames each")
+    parser.add_argument("--pose-steps", type=int, default=4000, help="steps of the first stage, 96 frames each")
     parser.add_argument("--attribute-steps", type=int, default=500, help="steps of the second stage, 32 clips each")
     parser.add_argument("--clips", type=int, default=6000, help="clips to draw")
     parser.add_argument("--steps", type=int, default=900, help="steps of the third stage, 16 clips each")
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = Pretraining(
         seed=args.seed,
         clips=args.clips,
-        joint_steps=args.joint_steps,
+        pose_steps=args.pose_steps,
         attribute_steps=args.attribute_steps,
         steps=args.steps,
         checked=args.check_clips,

@@ -40,11 +40,12 @@ class DescribedTake:
     description: str
 
 
-ATTRIBUTES = (len(EXERCISES), 2, 3, 6, 3, 2)  # how many values each entry of `attributes` can have
+# What a description says, in the order of `attributes`: name -> number of values.
+ATTRIBUTES = {"motion": len(EXERCISES), "range": 2, "trunk": 3, "detail": 6, "pace": 3, "stop": 2}
 
 
 def attributes(exercise: Exercise, style: Style) -> tuple[int, ...]:
-    """Return what a description says as numbers: motion, range, trunk, other detail, pace, and whether it stops."""
+    """Return what a description says as numbers, in the order of `ATTRIBUTES`."""
     trunk = 1 if style.lean > 20 else 2 if style.lean < -12 else 0
     details = (style.knees_in > 0.5, style.hips < -0.08, style.hips > 0.12, style.lag > 0.3)
     closed = exercise.name == "jumping jacks" and style.feet <= 0.5

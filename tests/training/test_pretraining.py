@@ -37,7 +37,7 @@ def test_attributes_say_what_the_description_says():
         sample = described_take(3, number)
         exercise, style = sample.take.exercise, sample.take.style
         values = attributes(exercise, style)
-        assert all(0 <= value < count for value, count in zip(values, ATTRIBUTES, strict=True))
+        assert all(0 <= value < count for value, count in zip(values, ATTRIBUTES.values(), strict=True))
         assert describe(exercise, style) == sample.description
         assert ("stands still" in sample.description) == bool(values[-1])
         assert ("slowly", "steadily", "quickly")[values[-2]] in sample.description
@@ -45,7 +45,7 @@ def test_attributes_say_what_the_description_says():
 
 @pytest.mark.slow
 def test_pretraining_makes_a_loadable_model(tmp_path):
-    steps = ["--clips", "32", "--joint-steps", "2", "--attribute-steps", "2", "--steps", "2", "--check-clips", "1"]
+    steps = ["--clips", "32", "--pose-steps", "2", "--attribute-steps", "2", "--steps", "2", "--check-clips", "1"]
     command = [sys.executable, ROOT / "utils/pretrain_tiny.py", "--output", tmp_path / "tiny", *steps]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
