@@ -1,8 +1,8 @@
 """Make the packaged tiny base model: pretrain a small InternVideo2.5 on demo motion with plain descriptions.
 
-Three stages: the vision tower learns to find the joints of a body in single frames, the connector to pass on what
-matters of a clip (the heads for both are thrown away), then connector and language model learn to describe it. About a
-quarter of an hour on 2 CPU cores and 5 GB of memory; on the same machine the same seed gives the same weights.
+Three stages: the vision tower learns to see a body's pose in single frames, the connector to pass on what matters of a
+clip (the heads for both are thrown away), then connector and language model learn to describe it. On 2 CPU cores and
+with 8 GB of memory it takes 50 minutes; on the same machine the same seed gives the same weights.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser(__doc__, "python utils/pretrain_tiny.py --output formcoach/assets/tiny")
     parser.add_argument("--output", type=Path, default=Path("formcoach/assets/tiny"), help="folder of the model")
     parser.add_argument("--pose-steps", type=int, default=4000, help="steps of the first stage, 96 frames each")
-    parser.add_argument("--attribute-steps", type=int, default=500, help="steps of the second stage, 32 clips each")
+    parser.add_argument("--attribute-steps", type=int, default=1500, help="steps of the second stage, 32 clips each")
     parser.add_argument("--clips", type=int, default=6000, help="clips to draw")
-    parser.add_argument("--steps", type=int, default=900, help="steps of the third stage, 16 clips each")
+    parser.add_argument("--steps", type=int, default=1500, help="steps of the third stage, 16 clips each")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--check-clips", type=int, default=48, help="held-out clips to describe at the end")
+    parser.add_argument("--check-clips", type=int, default=240, help="held-out clips on which each stage is checked")
     args = parser.parse_args(argv)
 
     from formcoach.training.pretraining import Pretraining, pretrain

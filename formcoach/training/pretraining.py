@@ -160,7 +160,7 @@ class AttributeReader(nn.Module):
     def __init__(self, slots: int, channels: int) -> None:
         super().__init__()
         self.slot = nn.Parameter(torch.randn(slots, channels))
-        layer = nn.TransformerEncoderLayer(channels, 6, 2 * channels, 0.0, "gelu", batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(channels, 4, 2 * channels, 0.0, "gelu", batch_first=True, norm_first=True)
         self.mix = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.values = nn.Linear(channels, sum(ATTRIBUTES.values()))
 
@@ -200,7 +200,7 @@ def _initialise(*parts: nn.Module) -> None:
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast) -> InternVideoConfig:
-    """Return the sizes of the tiny model: 3 million parameters, 140 x 140 pixels, 25 tokens a frame merged to 16."""
+    """Return the sizes of the tiny model: 140 x 140 pixels, 25 tokens a frame merged to 16."""
     return InternVideoConfig(
         vision_config={
             "hidden_size": 128,
@@ -220,8 +220,8 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> InternVideoConfig:
             "hidden_size": 192,
             "intermediate_size": 512,
             "num_hidden_layers": 4,
-            "num_attention_heads": 6,
-            "num_key_value_heads": 6,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
             "max_position_embeddings": 2048,
             "rms_norm_eps": 1e-5,
             "bos_token_id": tokenizer.bos_token_id,
