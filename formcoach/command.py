@@ -37,7 +37,8 @@ def command_parser(description: str, example: str) -> OneLineParser:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` and exit: 0 on success, 2 on a user's mistake, 1 on a crash.
 
-    A `UserError`, an interrupt, missing permission and a full disk end with one line on stderr; `--debug` shows the traceback as well.
+    A `UserError`, an interrupt, a missing permission and a full disk end with one line on stderr; `--debug` shows the
+    traceback as well.
     """
     try:
         sys.exit(main() or 0)

@@ -13,7 +13,7 @@ from formcoach.errors import UserError
     [
         (UserError("no clips; add some"), "error: no clips; add some\n"),
         (KeyboardInterrupt(), "error: interrupted; complete files and checkpoints are kept\n"),
-        (PermissionError(errno.EACCES, "Permission denied", "/data/a.json"), "error: /data/a.json: permission denied; "),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/a.json"), "error: /data/a.json: permission denied"),
         (OSError(errno.ENOSPC, "No space left on device", "/data"), "error: no space left on the disk of /data; "),
     ],
 )

@@ -246,9 +246,9 @@ def _draw_person(picture: np.ndarray, take: Take, points: np.ndarray, depths: np
     parts.append(((*shoulders, *hips), (0.07, 0.07, 0.085, 0.085), person.shirt))
     parts.append((hips, (0.1, 0.1), person.trousers))
     near, far = depths.min(), depths.max()
-    order = sorted(parts, key=lambda part: -depths[list(part[0])].mean())
-    for corners, radii, colour in order:
-        depth = depths[list(corners)].mean()
+    away = depths.tolist()
+    order = sorted(((sum(away[c] for c in part[0]) / len(part[0]), part) for part in parts), key=lambda entry: -entry[0])
+    for depth, (corners, radii, colour) in order:
         fade = 1.0 - 0.3 * (depth - near) / max(far - near, 0.25)
         lit, widths = _lit(colour, person, fade), np.array(radii) * unit
         _fill(picture, _hull(points[list(corners)], widths + 0.012 * scale), _times(lit, 0.55))
@@ -307,13 +307,16 @@ def _grain() -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def _scaled_grain(sigma: float) -> np.ndarray:
-    return np.repeat((_grain() * sigma).round().astype(np.int8)[:, :, None], 3, axis=2)
+def _scaled_grain(sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return what noise adds and what it takes away; OpenCV sums equal types several times as fast as mixed ones."""
+    grain = (_grain() * sigma).round()
+    return tuple(np.repeat(part.clip(0).astype(np.uint8)[:, :, None], 3, axis=2) for part in (grain, -grain))
 
 
 def _add_noise(picture: np.ndarray, sigma: float, seed: int) -> np.ndarray:
-    grain = _scaled_grain(sigma)
+    more, less = _scaled_grain(sigma)
     height, width = picture.shape[:2]
     rng = np.random.default_rng(seed)
-    y, x = int(rng.integers(grain.shape[0] - height)), int(rng.integers(grain.shape[1] - width))
-    return cv2.add(picture, grain[y : y + height, x : x + width], dtype=cv2.CV_8U)
+    y, x = int(rng.integers(more.shape[0] - height)), int(rng.integers(more.shape[1] - width))
+    window = (slice(y, y + height), slice(x, x + width))
+    return cv2.subtract(cv2.add(picture, more[window]), less[window])
