@@ -247,8 +247,8 @@ def _draw_person(picture: np.ndarray, take: Take, points: np.ndarray, depths: np
     parts.append((hips, (0.1, 0.1), person.trousers))
     near, far = depths.min(), depths.max()
     away = depths.tolist()
-    order = sorted(((sum(away[c] for c in part[0]) / len(part[0]), part) for part in parts), key=lambda entry: -entry[0])
-    for depth, (corners, radii, colour) in order:
+    placed = [(sum(away[corner] for corner in part[0]) / len(part[0]), part) for part in parts]
+    for depth, (corners, radii, colour) in sorted(placed, key=lambda entry: -entry[0]):
         fade = 1.0 - 0.3 * (depth - near) / max(far - near, 0.25)
         lit, widths = _lit(colour, person, fade), np.array(radii) * unit
         _fill(picture, _hull(points[list(corners)], widths + 0.012 * scale), _times(lit, 0.55))

@@ -178,6 +178,7 @@ def _adapted(model: Any, config: PeftConfig, base: str) -> PeftModel:
 
     Half precision would lose small steps, and PEFT itself raises only the LoRA matrices.
     """
+    config.base_model_name_or_path = None  # PEFT puts a path of this machine there, and warns of it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
         adapted = get_peft_model(model, config)
