@@ -45,7 +45,8 @@ def test_attributes_say_what_the_description_says():
 
 @pytest.mark.slow
 def test_pretraining_makes_a_loadable_model(tmp_path):
-    steps = ["--clips", "32", "--pose-steps", "2", "--attribute-steps", "2", "--steps", "2", "--check-clips", "1"]
+    stages = ("pose", "attribute", "word")
+    steps = [*(f"--{stage}-steps=2" for stage in stages), "--steps=2", "--clips=32", "--check-clips=1"]
     command = [sys.executable, ROOT / "utils/pretrain_tiny.py", "--output", tmp_path / "tiny", *steps]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

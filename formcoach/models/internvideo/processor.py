@@ -144,7 +144,7 @@ class InternVideoProcessor:
         ids = self.tokenizer(prompt).input_ids
         features = {"pixel_values": self.pixel_values(frames)}
         if answer is not None:
-            ids, features["labels"] = self._with_answer(prompt, ids, answer)
+            ids, features["labels"] = self.with_answer(prompt, ids, answer)
         features["input_ids"] = torch.tensor([ids])
         features["attention_mask"] = torch.ones_like(features["input_ids"])
         return BatchFeature(features)
@@ -196,8 +196,18 @@ class InternVideoProcessor:
         """Return the text of token ids without special tokens and surrounding white space."""
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
-    def _with_answer(self, prompt: str, prompt_ids: list[int], answer: str) -> tuple[list[int], Tensor]:
-        """Return the ids of prompt, answer and closing token, and their labels (1, L)."""
+    def with_answer(self, prompt: str, prompt_ids: list[int], answer: str) -> tuple[list[int], Tensor]:
+        """Return the ids of prompt, answer and closing token, and their labels (1, L).
+
+        Args:
+            prompt: from `prompt`.
+            prompt_ids: its ids.
+            answer: what the model shall answer.
+
+        Raises:
+            UserError: if the answer contains one of the model's control tokens.
+            ValueError: if the tokenizer would merge the prompt's end with the answer's beginning.
+        """
         ids = self.tokenizer(prompt + _plain(answer, "answer") + TURN_END).input_ids
         if ids[: len(prompt_ids)] != prompt_ids:
             raise ValueError(f"the tokenizer merges the prompt's end with the answer's beginning: {answer[:40]!r}")

@@ -1,0 +1,1 @@
+"""How the packaged tiny base model is made, from random weights to plain descriptions of motion."""
