@@ -3,6 +3,7 @@
 import argparse
 import errno
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn, TypeVar
@@ -12,6 +13,7 @@ from formcoach.errors import UserError
 Item = TypeVar("Item")
 
 EXIT_USER_ERROR = 2
+QUIET_SECONDS = 2.0  # between two lines of progress
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -64,7 +66,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-    """Yield `items`, showing how far it is: a bar on a terminal, at most eleven plain lines elsewhere.
+    """Yield `items`, showing how far it is: a bar on a terminal, elsewhere a few plain lines.
 
     Args:
         items: what to go through.
@@ -76,10 +78,10 @@ def progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
 
         yield from tqdm(items, total=total, desc=what, unit="", leave=False)
         return
-    shown = 0
+    shown, last = 0, time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
-        tenth = done * 10 // max(total, 1)
-        if total >= 50 and tenth > shown:
-            shown = tenth
+        tenth, now = done * 10 // max(total, 1), time.monotonic()
+        if tenth > shown and now - last > QUIET_SECONDS:
+            shown, last = tenth, now
             print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)

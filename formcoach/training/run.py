@@ -95,8 +95,6 @@ def _load(plan: Plan) -> tuple[Any, Any]:
     device = f"cuda:{plan.place.local_rank}" if plan.cuda else "cpu"
     base, processor = load_model(config.model, config.dtype, config.quantization, device)
     processor.min_frames, processor.max_frames = config.min_frames, config.max_frames
-    if not plan.cuda:
-        base.set_attn_implementation("eager")  # on CPUs SDPA's backward pass takes three times as long
     model = add_lora(
         base,
         family_of(config.model),
