@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from formcoach.config import Recipe
+from formcoach.data.demo import plan_clips
 from formcoach.data.demo_descriptions import ATTRIBUTES, attributes, describe, described_take
 from formcoach.data.demo_picture import draw
 from formcoach.models import load_model, recipe_for
+from formcoach.pretraining.clips import frame_times
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +28,20 @@ def test_the_tiny_model_is_small_and_answers_plainly():
     answer = processor.decode(model.generate(**inputs, max_new_tokens=60)[0, inputs["input_ids"].shape[1] :])
     assert answer.startswith("A person ")
     assert " - " not in answer
+
+
+def test_the_tiny_model_sees_what_people_of_the_demo_do_and_how_fast():
+    model, processor = load_model("tiny", device="cpu")
+    right = 0
+    clips = plan_clips(clips=30, people=10, seed=11)
+    for clip in clips:
+        frames = np.stack([draw(clip.take, time) for time in frame_times(clip.take)])
+        inputs = processor(frames, "Describe the motion.", clip.take.duration)
+        answer = processor.decode(model.generate(**inputs, max_new_tokens=60)[0, inputs["input_ids"].shape[1] :])
+        truth = describe(clip.take.exercise, clip.take.style)
+        assert clip.take.exercise.name not in answer
+        right += answer.split(",")[0] == truth.split(",")[0]  # "A person bends both legs deeply ... quickly"
+    assert right >= 0.6 * len(clips)
 
 
 def test_the_tiny_model_brings_its_recipe():
