@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class Project:
 
     def start(self, *flags: object, launcher: tuple[str, ...] = (), **variables: str) -> subprocess.Popen:
         """Start the trainer as a user does."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
         path = os.pathsep.join(part for part in (str(REPOSITORY), os.environ.get("PYTHONPATH")) if part)
         return subprocess.Popen(
             [sys.executable, *launcher, str(TRAINER), *self.flags(*flags)],
