@@ -4,6 +4,7 @@
 #
 #   bash scripts/quickstart_finetune.sh                              # the demo, if dataset/ is empty
 #   EPOCHS=5 bash scripts/quickstart_finetune.sh --quantization nf4  # settings and flags of scripts/finetune_qved.sh
+#   bash scripts/quickstart_finetune.sh --skip-bad-clips             # leave out clips that cannot be read
 #   bash scripts/quickstart_finetune.sh --fresh                      # train again, into the next free run directory
 set -euo pipefail
 
@@ -11,6 +12,8 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 if [[ "${1:-}" == "--help" || "${1:-}" == "-h" ]]; then sed -n '2,/^set/{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0; fi
 reuse=--reuse
 if [[ "${1:-}" == "--fresh" ]]; then reuse=""; shift; fi
+skip=() # what concerns the data as well
+for flag in "$@"; do if [[ "$flag" == "--skip-bad-clips" ]]; then skip=("$flag"); fi; done
 PROJECT="$ROOT/"
 if [[ "$PWD" == "$ROOT" ]]; then PROJECT=""; fi # in the project's folder messages need no long paths
 export DATASET_DIR="${DATASET_DIR:-${PROJECT}dataset}" OUTPUT_DIR="${OUTPUT_DIR:-${PROJECT}data/annotaions}"
@@ -30,7 +33,7 @@ train="$OUTPUT_DIR/qevd_fit_300k_train.jsonl" stale=""
 for labels in "$DATASET_DIR"/{ground_truth,manifest,fine_grained_labels,fine_grained_labels_with_worker_ids}.json; do
     [[ ! "$labels" -nt "$train" ]] || stale=yes
 done
-if [[ "$stale" ]]; then bash "$ROOT/scripts/initialize_dataset.sh"; else echo "$train is newer than the labels: kept"; fi
+if [[ "$stale" ]]; then bash "$ROOT/scripts/initialize_dataset.sh" ${skip[@]+"${skip[@]}"}; else echo "$train is newer than the labels: kept"; fi
 
 step "3/5 check"
 bash "$ROOT/scripts/verify_qved_setup.sh"
