@@ -1,7 +1,8 @@
 """Ordinary words about bodies, motion, time and talk: the vocabulary of the tiny base model.
 
 A large language model knows the words that a coach uses before it is ever fine-tuned. The tiny one learns them by
-repeating random rows of words, in which no sentence and no correction is ever spelled out.
+repeating random rows of these, in which no sentence and no correction is ever spelled out. All words of the demo's
+answers are among them.
 """
 
 _LINES = """
