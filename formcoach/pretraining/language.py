@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from formcoach.data.collate import NO_LOSS, pad
-from formcoach.data.demo_descriptions import ATTRIBUTES, DescribedTake
+from formcoach.data.demo_descriptions import ATTRIBUTES
 from formcoach.models.internvideo.modeling import InternVideoForConditionalGeneration
 from formcoach.models.internvideo.processor import InternVideoProcessor
-from formcoach.pretraining.clips import FRAMES, SIDE
+from formcoach.pretraining.clips import FRAMES
 from formcoach.pretraining.stages import ATTRIBUTE_BATCH, BATCH, ROWS, Pretraining, make_optimizer, report, take_step
 from formcoach.pretraining.tiny import REPEAT, initialise, some_words
 from formcoach.pretraining.vision import Seen
@@ -55,8 +55,9 @@ def _attribute_loss(logits: Tensor, truth: Tensor) -> Tensor:
     return torch.stack([nn.functional.cross_entropy(part, truth[:, i]) for i, part in enumerate(parts)]).mean()
 
 
-def repeat_words(model: InternVideoForConditionalGeneration, processor: InternVideoProcessor,
-                  plan: Pretraining) -> None:  # fmt: skip
+def repeat_words(
+    model: InternVideoForConditionalGeneration, processor: InternVideoProcessor, plan: Pretraining
+) -> None:
     """Third stage: the language model learns its vocabulary by repeating random rows of words."""
     torch.manual_seed(plan.seed + 3)
     rng = np.random.default_rng((plan.seed, 3))
@@ -77,9 +78,7 @@ def _repeat_loss(
     texts = []
     for _ in range(rows):
         words = some_words(rng)
-        prompt = processor.prompt(REPEAT + words, 0)
-        ids, labels = processor.with_answer(prompt, processor.tokenizer(prompt).input_ids, words)
-        texts.append((torch.tensor(ids), labels[0]))
+        texts.append(_tokens(processor, processor.prompt(REPEAT + words, 0), words))
     ids, labels = _batch(texts, processor)
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.model(inputs_embeds=model.get_input_embeddings()(ids)).last_hidden_state
@@ -99,7 +98,8 @@ def learn_to_describe(
     reader = nn.Linear(model.config.text_config.hidden_size, sum(ATTRIBUTES.values()))
     trained = [model.model.multi_modal_projector, model.model.language_model, model.lm_head, reader]
     optimizer, schedule = make_optimizer(trained, plan.lr, plan.steps)
-    texts = [_text(processor, sample) for sample in seen.samples]
+    prompts = [processor.prompt(sample.question, FRAMES, sample.take.duration) for sample in seen.samples]
+    texts = [_tokens(processor, p, s.description) for p, s in zip(prompts, seen.samples, strict=True)]
     begin = time.monotonic()
     for step in range(1, plan.steps + 1):
         chosen, tokens = seen.pick(BATCH)
@@ -130,8 +130,7 @@ def _answer_loss(model: InternVideoForConditionalGeneration, hidden: Tensor, lab
     return nn.functional.cross_entropy(model.lm_head(hidden[:, :-1][answers]).float(), targets[answers])
 
 
-def _text(processor: InternVideoProcessor, sample: DescribedTake) -> tuple[Tensor, Tensor]:
-    """Return token ids and labels of a sample, placeholders included."""
-    blank = np.zeros((FRAMES, SIDE, SIDE, 3), dtype=np.uint8)
-    inputs = processor(blank, sample.question, sample.take.duration, sample.description)
-    return inputs["input_ids"][0], inputs["labels"][0]
+def _tokens(processor: InternVideoProcessor, prompt: str, answer: str) -> tuple[Tensor, Tensor]:
+    """Return token ids (L) and labels (L) of a prompt with its answer."""
+    ids, labels = processor.with_answer(prompt, processor.tokenizer(prompt).input_ids, answer)
+    return torch.tensor(ids), labels[0]

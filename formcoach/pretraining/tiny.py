@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from formcoach.data.demo_descriptions import QUESTIONS, describe, sample_style
 from formcoach.data.demo_motion import EXERCISES
 from formcoach.data.demo_words import WORDS
 from formcoach.files import replacing_folder, write_json
+from formcoach.models import RECIPE_FILE
 from formcoach.models.internvideo.configuration import InternVideoConfig
 from formcoach.models.internvideo.modeling import InternVideoForConditionalGeneration
 from formcoach.models.internvideo.processor import CONTROL_TOKENS, InternVideoProcessor
@@ -131,4 +133,4 @@ def save(model: InternVideoForConditionalGeneration, processor: InternVideoProce
     with replacing_folder(output) as folder:
         copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
         processor.save_pretrained(folder)
-        write_json(folder / "recipe.json", {f: getattr(RECIPE, f) for f in RECIPE.__dataclass_fields__})
+        write_json(folder / RECIPE_FILE, asdict(RECIPE))

@@ -40,8 +40,9 @@ class PoseReader(nn.Module):
         return joints, self.pose(patches[:, some]).unflatten(-1, (-1, 3))
 
 
-def read_poses(tower: nn.Module, drawn: Drawn, held_out: Drawn, processor: InternVideoProcessor,
-                plan: Pretraining) -> None:  # fmt: skip
+def read_poses(
+    tower: nn.Module, drawn: Drawn, held_out: Drawn, processor: InternVideoProcessor, plan: Pretraining
+) -> None:
     """First stage: the vision tower learns to see poses, in mirrored and recoloured frames too."""
     torch.manual_seed(plan.seed + 1)
     reader = PoseReader(tower.config.hidden_size, SIDE // 14)
@@ -75,7 +76,7 @@ def _patches(tower: nn.Module, pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Seen:
-    """Clips after the vision tower, which the second and third stage leave as it is.
+    """Clips after the vision tower, which the later stages leave as it is.
 
     Attributes:
         samples: the clips.
@@ -94,8 +95,7 @@ class Seen:
 
 
 @torch.inference_mode()
-def see(model: InternVideoForConditionalGeneration, drawn: Drawn, processor: InternVideoProcessor,
-         seed: int) -> Seen:  # fmt: skip
+def see(model: InternVideoForConditionalGeneration, drawn: Drawn, processor: InternVideoProcessor, seed: int) -> Seen:
     """Run the vision tower on clips and on their mirror images."""
     samples = [described_take(seed, number) for number in drawn.samples]
     truth = torch.tensor([attributes(sample.take.exercise, sample.take.style) for sample in samples])
