@@ -1,187 +1,28 @@
 """InternVideo2.5 checkpoints on disk: as their authors publish them, and as this project saves them.
 
-Original weights are renamed and regrouped while transformers streams them from the shards, through its registry of
-checkpoint conversions; there is no second copy in memory or on disk.
+Original weights are renamed and regrouped while transformers streams them from the shards (see `conversion`); there is
+no second copy in memory or on disk.
 """
 
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import GenerationConfig
-from transformers.conversion_mapping import register_checkpoint_conversion_mapping
-from transformers.core_model_loading import (
-    Chunk,
-    ConversionOps,
-    WeightConverter,
-    WeightRenaming,
-    apply_converters,
-    apply_renamings,
-)
 
 from formcoach.errors import UserError
 from formcoach.files import read_json
 from formcoach.models.internvideo.configuration import InternVideoConfig
+from formcoach.models.internvideo.conversion import original_shapes
 from formcoach.models.internvideo.modeling import UNUSED_TENSORS, InternVideoForConditionalGeneration
+from formcoach.models.internvideo.original import ORIGINAL_TYPE, REMEDY, OriginalLanguage, parse_original
 from formcoach.models.internvideo.processor import IMAGE_TOKEN, InternVideoProcessor, settings_from
 from formcoach.models.internvideo.tokenizer import load_tokenizer
 from formcoach.models.precision import Precision
 
-ORIGINAL_TYPE = "internvl_chat"
-TEMPLATE = "internvl2_5"
-REMEDY = "Download the checkpoint again, all of its files."
 UNQUANTISED = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
-
-
-class OriginalVision(msgspec.Struct, frozen=True):
-    """`vision_config` of an original checkpoint: an InternViT."""
-
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    patch_size: int
-    image_size: int
-    num_channels: int = 3
-    qkv_bias: bool = True
-    qk_normalization: bool = False
-    norm_type: str = "layer_norm"
-    layer_norm_eps: float = 1e-6
-    hidden_act: str = "gelu"
-    initializer_factor: float = 0.1
-
-
-class OriginalRope(msgspec.Struct, frozen=True):
-    """`rope_scaling` of an original language model."""
-
-    type: str
-    factor: float
-
-
-class OriginalLanguage(msgspec.Struct, frozen=True):
-    """`llm_config` of an original checkpoint: an InternLM2."""
-
-    model_type: str
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    num_key_value_heads: int | None = None
-    max_position_embeddings: int = 32768
-    hidden_act: str = "silu"
-    rms_norm_eps: float = 1e-6
-    bias: bool = False
-    rope_theta: float = 10000.0
-    rope_scaling: OriginalRope | None = None
-    tie_word_embeddings: bool = False
-    bos_token_id: int = 1
-    eos_token_id: int = 2
-    pad_token_id: int = 2
-
-
-class OriginalConfig(msgspec.Struct, frozen=True):
-    """`config.json` of an original checkpoint."""
-
-    vision_config: OriginalVision
-    llm_config: OriginalLanguage
-    template: str
-    ps_version: str = "v1"
-    downsample_ratio: float = 0.5
-    select_layer: int = -1
-    force_image_size: int | None = None
-
-
-class UngroupHeads(ConversionOps):
-    """Split InternLM2's `wqkv` into q, k and v.
-
-    Its rows are, for each key-value head in turn, the query heads of its group, then its key head, then its value
-    head, each head_dim rows.
-    """
-
-    @torch.no_grad()
-    def convert(
-        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
-    ) -> dict[str, torch.Tensor]:
-        """Return q, k and v under their three target patterns."""
-        (fused,) = (_one(tensors) for tensors in input_dict.values())
-        text = kwargs["config"].text_config
-        group = text.num_attention_heads // text.num_key_value_heads
-        heads = fused.unflatten(0, (text.num_key_value_heads, group + 2, -1))  # (kv heads, group + 2, head_dim, ...)
-        parts = heads.split([group, 1, 1], dim=1)
-        return {name: part.flatten(0, 2).contiguous() for name, part in zip(target_patterns, parts, strict=True)}
-
-    @property
-    def reverse_op(self) -> ConversionOps:
-        """The operation that undoes this one."""
-        return GroupHeads()
-
-
-class GroupHeads(ConversionOps):
-    """Put q, k and v together to InternLM2's `wqkv`; see `UngroupHeads`."""
-
-    @torch.no_grad()
-    def convert(
-        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
-    ) -> dict[str, torch.Tensor]:
-        """Return `wqkv` under its target pattern."""
-        kv_heads = kwargs["config"].text_config.num_key_value_heads
-        head_dim = kwargs["config"].text_config.head_dim
-        parts = [_one(input_dict[name]).unflatten(0, (kv_heads, -1, head_dim)) for name in source_patterns]
-        return {target_patterns[0]: torch.cat(parts, dim=1).flatten(0, 2).contiguous()}
-
-    @property
-    def reverse_op(self) -> ConversionOps:
-        """The operation that undoes this one."""
-        return UngroupHeads()
-
-
-def _one(tensors: list[torch.Tensor] | torch.Tensor) -> torch.Tensor:
-    return tensors[0] if isinstance(tensors, list) else tensors
-
-
-def _renaming(original: str, ours: str) -> WeightRenaming:
-    """Map names that start with `original` to names that start with `ours`, and back."""
-    return WeightRenaming("^" + original.replace(".", r"\."), "^" + ours.replace(".", r"\."))
-
-
-def _part(original: str, ours: str) -> WeightRenaming:
-    """Map `original` inside of names to `ours`, and back."""
-    return WeightRenaming(original.replace(".", r"\."), ours.replace(".", r"\."))
-
-
-# Original names -> ours. Renamings run in order, then at most one converter; saving runs all of it backwards.
-CONVERSIONS = [
-    _renaming("vision_model.embeddings.class_embedding", "model.vision_tower.embeddings.cls_token"),
-    _renaming("vision_model.embeddings.position_embedding", "model.vision_tower.embeddings.position_embeddings"),
-    _renaming("vision_model.embeddings.patch_embedding.", "model.vision_tower.embeddings.patch_embeddings.projection."),
-    _renaming("vision_model.encoder.layers.", "model.vision_tower.encoder.layer."),
-    _part(".attn.proj.", ".attention.projection_layer."),
-    _part(".ls1", ".lambda_1"),
-    _part(".ls2", ".lambda_2"),
-    _part(".norm1.", ".layernorm_before."),
-    _part(".norm2.", ".layernorm_after."),
-    _renaming("mlp1.0.", "model.multi_modal_projector.layer_norm."),
-    _renaming("mlp1.1.", "model.multi_modal_projector.linear_1."),
-    _renaming("mlp1.3.", "model.multi_modal_projector.linear_2."),
-    _renaming("language_model.output.", "lm_head."),
-    _renaming("language_model.model.tok_embeddings.", "model.language_model.embed_tokens."),
-    _renaming("language_model.model.norm.", "model.language_model.norm."),
-    _renaming("language_model.model.layers.", "model.language_model.layers."),
-    _part(".attention_norm.", ".input_layernorm."),
-    _part(".ffn_norm.", ".post_attention_layernorm."),
-    _part(".attention.wo.", ".self_attn.o_proj."),
-    _part(".feed_forward.w1.", ".mlp.gate_proj."),
-    _part(".feed_forward.w2.", ".mlp.down_proj."),
-    _part(".feed_forward.w3.", ".mlp.up_proj."),
-    WeightConverter("attn.qkv", ["attention.q_proj", "attention.k_proj", "attention.v_proj"], [Chunk(0)]),
-    WeightConverter("attention.wqkv", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], [UngroupHeads()]),
-]
-
-register_checkpoint_conversion_mapping("InternVideoForConditionalGeneration", CONVERSIONS)
 
 
 def _leave_odd_widths_unpacked(model: torch.nn.Module) -> None:
@@ -246,11 +87,7 @@ def read_original_config(path: Path, raw: Any, image_token_id: int) -> InternVid
     Raises:
         UserError: if a value is missing or of the wrong type, or describes a model that is not InternVideo2.5.
     """
-    try:
-        original = msgspec.convert(raw, OriginalConfig)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{path}: {error}. {REMEDY}") from None
-    _refuse_other_models(path, original)
+    original = parse_original(path, raw)
     vision, language = original.vision_config, original.llm_config
     values = {
         "vision_config": {
@@ -326,26 +163,6 @@ def _llama_config(language: OriginalLanguage) -> dict[str, Any]:
     }
 
 
-def _refuse_other_models(path: Path, original: OriginalConfig) -> None:
-    """Raise a `UserError` for an InternVL model that is not an InternVideo2.5."""
-    expected = {
-        "llm_config.model_type": (original.llm_config.model_type, "internlm2"),
-        "template": (original.template, TEMPLATE),
-        "ps_version": (original.ps_version, "v2"),
-        "downsample_ratio": (original.downsample_ratio, 0.5),
-        "force_image_size": (
-            original.force_image_size or original.vision_config.image_size,
-            original.vision_config.image_size,
-        ),
-    }
-    for name, (value, wanted) in expected.items():
-        if value != wanted:
-            raise UserError(
-                f"{path}: {name} is {value!r}, but an InternVideo2.5 checkpoint has {wanted!r}; "
-                "use one, e.g. OpenGVLab/InternVideo2_5_Chat_8B"
-            )
-
-
 def check_tensors(folder: Path, config: InternVideoConfig, original: bool) -> None:
     """Compare names and shapes in the checkpoint's headers with what the model needs, before anything is loaded.
 
@@ -357,7 +174,7 @@ def check_tensors(folder: Path, config: InternVideoConfig, original: bool) -> No
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     optional = set(model.all_tied_weights_keys)
     if original:
-        wanted = _original_shapes(wanted)
+        wanted = original_shapes(wanted)
         optional = {"language_model.output.weight"} if optional else set()
     stored = stored_shapes(folder)
     missing = [name for name in wanted if name not in stored and name not in optional]
@@ -379,20 +196,6 @@ def check_tensors(folder: Path, config: InternVideoConfig, original: bool) -> No
 
 def _more(names: list[str]) -> str:
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-
-
-def _original_shapes(ours: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Map our names and shapes to the original's, where q, k and v lie in one tensor."""
-    backwards = [conversion.reverse_transform() for conversion in reversed(CONVERSIONS)]
-    renamings = [entry for entry in backwards if isinstance(entry, WeightRenaming)]
-    converters = [entry for entry in backwards if isinstance(entry, WeightConverter)]
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, shape in ours.items():
-        fused, _ = apply_converters(name, converters)
-        renamed = apply_renamings(fused, renamings)
-        rows = shape[0] + shapes[renamed][0] if renamed in shapes else shape[0]
-        shapes[renamed] = (rows, *shape[1:])
-    return shapes
 
 
 def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,109 @@
+"""What the `config.json` of an original InternVideo2.5 checkpoint says, and what the published one says."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from formcoach.errors import UserError
+
+ORIGINAL_TYPE = "internvl_chat"
+TEMPLATE = "internvl2_5"
+REMEDY = "Download the checkpoint again, all of its files."
+
+
+class OriginalVision(msgspec.Struct, frozen=True):
+    """`vision_config` of an original checkpoint: an InternViT."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    patch_size: int
+    image_size: int
+    num_channels: int = 3
+    qkv_bias: bool = True
+    qk_normalization: bool = False
+    norm_type: str = "layer_norm"
+    layer_norm_eps: float = 1e-6
+    hidden_act: str = "gelu"
+    initializer_factor: float = 0.1
+
+
+class OriginalRope(msgspec.Struct, frozen=True):
+    """`rope_scaling` of an original language model."""
+
+    type: str
+    factor: float
+
+
+class OriginalLanguage(msgspec.Struct, frozen=True):
+    """`llm_config` of an original checkpoint: an InternLM2."""
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    num_key_value_heads: int | None = None
+    max_position_embeddings: int = 32768
+    hidden_act: str = "silu"
+    rms_norm_eps: float = 1e-6
+    bias: bool = False
+    rope_theta: float = 10000.0
+    rope_scaling: OriginalRope | None = None
+    tie_word_embeddings: bool = False
+    bos_token_id: int = 1
+    eos_token_id: int = 2
+    pad_token_id: int = 2
+
+
+class OriginalConfig(msgspec.Struct, frozen=True):
+    """`config.json` of an original checkpoint."""
+
+    vision_config: OriginalVision
+    llm_config: OriginalLanguage
+    template: str
+    ps_version: str = "v1"
+    downsample_ratio: float = 0.5
+    select_layer: int = -1
+    force_image_size: int | None = None
+
+
+def parse_original(path: Path, raw: Any) -> OriginalConfig:
+    """Return the content of an original `config.json`.
+
+    Args:
+        path: where it was read, for messages.
+        raw: its content.
+
+    Raises:
+        UserError: if a value is missing or of the wrong type, or describes a model that is not InternVideo2.5.
+    """
+    try:
+        original = msgspec.convert(raw, OriginalConfig)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: {error}. {REMEDY}") from None
+    _refuse_other_models(path, original)
+    return original
+
+
+def _refuse_other_models(path: Path, original: OriginalConfig) -> None:
+    """Raise a `UserError` for an InternVL model that is not an InternVideo2.5."""
+    expected = {
+        "llm_config.model_type": (original.llm_config.model_type, "internlm2"),
+        "template": (original.template, TEMPLATE),
+        "ps_version": (original.ps_version, "v2"),
+        "downsample_ratio": (original.downsample_ratio, 0.5),
+        "force_image_size": (
+            original.force_image_size or original.vision_config.image_size,
+            original.vision_config.image_size,
+        ),
+    }
+    for name, (value, wanted) in expected.items():
+        if value != wanted:
+            raise UserError(
+                f"{path}: {name} is {value!r}, but an InternVideo2.5 checkpoint has {wanted!r}; "
+                "use one, e.g. OpenGVLab/InternVideo2_5_Chat_8B"
+            )
