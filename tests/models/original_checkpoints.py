@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from formcoach.models.internvideo.checkpoint import read_original_config
+from formcoach.models.internvideo.checkpoint import config_from_original
 from formcoach.models.internvideo.modeling import InternVideoForConditionalGeneration
+from formcoach.models.internvideo.original import parse_original
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "internvideo2_5_tiny"
 TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
@@ -31,10 +32,11 @@ def write_original(folder: Path, image_size: int | None = None, dtype: torch.dty
         save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, folder / "model.safetensors")
         return folder
     torch.manual_seed(0)
-    model = InternVideoForConditionalGeneration(read_original_config(folder / "config.json", config, 568))
+    path = folder / "config.json"
+    model = InternVideoForConditionalGeneration(config_from_original(path, parse_original(path, config), 568))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    original_config = (folder / "config.json").read_text()
+    original_config = path.read_text()
     model.to(dtype).save_pretrained(folder, save_original_format=True)
-    (folder / "config.json").write_text(original_config)
+    path.write_text(original_config)
     return folder

@@ -110,6 +110,15 @@ def test_what_is_trained(tmp_path, options, parts):
     assert len(load_file(tmp_path / "adapter_model.safetensors")) == len(trained)
 
 
+@pytest.mark.parametrize("train_vit", [False, True])
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_a_frozen_vision_tower_gets_no_backward_pass(recorded, train_vit, quantization):
+    model, _ = adapted(dtype="bfloat16", quantization=quantization, train_vit=train_vit)
+    model.train()
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    assert model.base_model.model.model.merge_frames(recorded["pixel_values"]).requires_grad == train_vit
+
+
 def test_a_new_adapter_changes_nothing(full_inputs, fixture_model):
     model, _ = adapted(train_vit=True)
     assert logits(model.eval(), full_inputs).equal(logits(fixture_model[0], full_inputs))

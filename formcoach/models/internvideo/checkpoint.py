@@ -17,7 +17,13 @@ from formcoach.files import read_json
 from formcoach.models.internvideo.configuration import InternVideoConfig
 from formcoach.models.internvideo.conversion import original_shapes
 from formcoach.models.internvideo.modeling import UNUSED_TENSORS, InternVideoForConditionalGeneration
-from formcoach.models.internvideo.original import ORIGINAL_TYPE, REMEDY, OriginalLanguage, parse_original
+from formcoach.models.internvideo.original import (
+    ORIGINAL_TYPE,
+    REMEDY,
+    OriginalConfig,
+    OriginalLanguage,
+    parse_original,
+)
 from formcoach.models.internvideo.processor import IMAGE_TOKEN, InternVideoProcessor, settings_from
 from formcoach.models.internvideo.tokenizer import load_tokenizer
 from formcoach.models.precision import Precision
@@ -48,15 +54,16 @@ def load_checkpoint(
     """
     path = folder / "config.json"
     raw = read_json(path, REMEDY)
-    original = raw.get("model_type") == ORIGINAL_TYPE
-    if original:
+    is_original = raw.get("model_type") == ORIGINAL_TYPE
+    if is_original:
         tokenizer = load_tokenizer(folder)
-        config = read_original_config(path, raw, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+        original = parse_original(path, raw)
+        config = config_from_original(path, original, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
         processor = InternVideoProcessor(tokenizer, settings_from(config))
     else:
         config = _build_config(path, raw)
         processor = InternVideoProcessor.from_pretrained(folder)
-    check_tensors(folder, config, original)
+    check_tensors(folder, config, is_original)
     model = InternVideoForConditionalGeneration.from_pretrained(
         folder, config=config, local_files_only=True, **precision.loading_arguments(UNQUANTISED)
     )
@@ -76,18 +83,17 @@ def generation_config(processor: InternVideoProcessor) -> GenerationConfig:
     )
 
 
-def read_original_config(path: Path, raw: Any, image_token_id: int) -> InternVideoConfig:
-    """Map an original `config.json` to ours.
+def config_from_original(path: Path, original: OriginalConfig, image_token_id: int) -> InternVideoConfig:
+    """Map an original configuration to ours.
 
     Args:
         path: where it was read, for messages.
-        raw: its content.
+        original: from `parse_original`.
         image_token_id: the tokenizer's id of ``<IMG_CONTEXT>``.
 
     Raises:
-        UserError: if a value is missing or of the wrong type, or describes a model that is not InternVideo2.5.
+        UserError: if its sizes do not fit together.
     """
-    original = parse_original(path, raw)
     vision, language = original.vision_config, original.llm_config
     values = {
         "vision_config": {
@@ -163,14 +169,24 @@ def _llama_config(language: OriginalLanguage) -> dict[str, Any]:
     }
 
 
+def empty_model(config: InternVideoConfig) -> InternVideoForConditionalGeneration:
+    """Return a model without weights, for its names and shapes."""
+    with torch.device("meta"):
+        return InternVideoForConditionalGeneration(config)
+
+
+def original_tensor_shapes(config: InternVideoConfig) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of the tensors that a checkpoint of `config` has in the original layout."""
+    return original_shapes({name: tuple(tensor.shape) for name, tensor in empty_model(config).state_dict().items()})
+
+
 def check_tensors(folder: Path, config: InternVideoConfig, original: bool) -> None:
     """Compare names and shapes in the checkpoint's headers with what the model needs, before anything is loaded.
 
     Raises:
         UserError: naming the first missing, surplus or misshapen tensor.
     """
-    with torch.device("meta"):
-        model = InternVideoForConditionalGeneration(config)
+    model = empty_model(config)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     optional = set(model.all_tied_weights_keys)
     if original:

@@ -71,6 +71,34 @@ class OriginalConfig(msgspec.Struct, frozen=True):
     force_image_size: int | None = None
 
 
+# What `OpenGVLab/InternVideo2_5_Chat_8B` and `OpenGVLab/InternVL_2_5_HiCo_R16` say: InternViT-300M and InternLM2.5-7B.
+PUBLISHED_8B = OriginalConfig(
+    vision_config=OriginalVision(
+        hidden_size=1024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        intermediate_size=4096,
+        patch_size=14,
+        image_size=448,
+    ),
+    llm_config=OriginalLanguage(
+        model_type="internlm2",
+        vocab_size=92553,
+        hidden_size=4096,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        intermediate_size=14336,
+        num_key_value_heads=8,
+        rms_norm_eps=1e-5,
+        rope_theta=1e6,
+        rope_scaling=OriginalRope("dynamic", 2.0),
+    ),
+    template=TEMPLATE,
+    ps_version="v2",
+    force_image_size=448,
+)
+
+
 def parse_original(path: Path, raw: Any) -> OriginalConfig:
     """Return the content of an original `config.json`.
 

@@ -23,7 +23,7 @@ SPACE = "▁"  # SentencePiece writes a space as this
 MANY = 1 << 16  # more spaces than any text begins with
 
 # Values of `ModelProto.SentencePiece.Type` and `TrainerSpec.ModelType`, sentencepiece_model.proto.
-NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 BPE_MODEL = 2
 
 # The original tokenizer tidies decoded text this way, in this order (`clean_up_tokenization` of transformers 4).
