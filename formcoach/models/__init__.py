@@ -29,6 +29,7 @@ def load_model(
     quantization: str | None = None,
     device: str = "auto",
     adapter: str | Path | None = None,
+    attention: str = "auto",
 ) -> tuple[Any, Any]:
     """Load a model for inference or as the base of a training; never runs code from a checkpoint.
 
@@ -40,6 +41,8 @@ def load_model(
         quantization: None, ``nf4`` or ``int8``, for the language model's linear layers.
         device: ``auto`` (CUDA, else Apple's MPS, else the CPU) or a torch device.
         adapter: an adapter's folder or a run directory, to be put on the base that `path_or_id` names.
+        attention: ``auto`` (FlashAttention 2 where it is installed and usable, else ``sdpa``), ``sdpa``,
+            ``flash_attention_2`` or ``eager``.
 
     Returns:
         The model in evaluation mode and its processor; with an adapter, the model is a `PeftModel`.
@@ -47,7 +50,7 @@ def load_model(
     Raises:
         UserError: it does not exist, is damaged or not of a known family, or the adapter belongs to another base.
     """
-    precision = Precision(dtype, quantization, device)
+    precision = Precision(dtype, quantization, device, attention)
     _plain_progress()
     location = locate(path_or_id, adapter)
     family = _family(location.base / "config.json")

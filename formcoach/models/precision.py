@@ -1,4 +1,4 @@
-"""In which number format, and on which device, a model is loaded."""
+"""In which number format, on which device and with which attention a model is loaded."""
 
 import importlib.util
 import logging
@@ -12,17 +12,22 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 QUANTIZATIONS = ("nf4", "int8")
+ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
+
+_FLASH_DTYPES = ("bfloat16", "float16")  # all that FlashAttention computes in
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How weights are held.
+    """How weights are held and attention is computed.
 
     Args:
         dtype: one of `DTYPES`; ``auto`` keeps the checkpoint's own type.
         quantization: one of `QUANTIZATIONS` for the language model's linear layers, or None. Vision tower, connector,
             embeddings and head always keep `dtype`.
         device: ``auto``, or a torch device such as ``cuda:0``; ``auto`` is CUDA, else Apple's MPS, else the CPU.
+        attention: one of `ATTENTIONS`; ``auto`` is FlashAttention 2 on CUDA where `flash-attn` is installed and the
+            model computes in half precision, else PyTorch's scaled dot product attention.
 
     Raises:
         UserError: if a name is unknown, or the quantiser is not installed.
@@ -31,10 +36,13 @@ class Precision:
     dtype: str = "auto"
     quantization: str | None = None
     device: str = "auto"
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise UserError(f"dtype {self.dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+        if self.attention not in ATTENTIONS:
+            raise UserError(f"attention {self.attention!r} is unknown; choose one of {', '.join(ATTENTIONS)}")
         if self.quantization is None:
             return
         if self.quantization not in QUANTIZATIONS:
@@ -45,13 +53,22 @@ class Precision:
                 "or leave --quantization out"
             )
 
-    def loading_arguments(self, keep: tuple[str, ...]) -> dict[str, Any]:
+    def loading_arguments(self, keep: tuple[str, ...], stored: str) -> dict[str, Any]:
         """Return the arguments of transformers' `from_pretrained`.
 
         Args:
             keep: names of modules that are not quantised.
+            stored: the checkpoint's own type, one of `DTYPES`.
+
+        Raises:
+            UserError: the device or the attention asked for is not to be had here.
         """
-        arguments: dict[str, Any] = {"dtype": self.dtype, "device_map": {"": self.torch_device()}}
+        dtype, device = stored if self.dtype == "auto" else self.dtype, self.torch_device()
+        arguments: dict[str, Any] = {
+            "dtype": dtype,
+            "device_map": {"": device},
+            "attn_implementation": self._attention(dtype, device),
+        }
         if self.quantization is not None:
             arguments["quantization_config"] = self._quantization_config(keep)
         return arguments
@@ -75,6 +92,23 @@ class Precision:
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise UserError(f"device {self.device}: torch sees {torch.cuda.device_count()} GPUs; use auto or cpu")
         return self.device
+
+    def _attention(self, dtype: str, device: str) -> str:
+        """Return the attention as transformers names it.
+
+        FlashAttention is only named where it is installed: transformers would fetch it from the hub otherwise.
+        """
+        from transformers.utils import is_flash_attn_2_available
+
+        usable = is_flash_attn_2_available() and device.startswith("cuda") and dtype in _FLASH_DTYPES
+        if self.attention == "auto":
+            return "flash_attention_2" if usable else "sdpa"
+        if self.attention == "flash_attention_2" and not usable:
+            raise UserError(
+                "attention flash_attention_2 needs a CUDA GPU, bfloat16 or float16 and the package: "
+                "pip install flash-attn --no-build-isolation, or use sdpa"
+            )
+        return self.attention
 
     def _quantization_config(self, keep: tuple[str, ...]) -> Any:
         """Return the quantiser's settings: NF4 as in QLoRA (double quantisation, bfloat16 compute), or LLM.int8()."""

@@ -174,15 +174,3 @@ def test_only_the_language_model_is_quantised(quantization, full_inputs, recorde
     with torch.no_grad():
         loss = model(**full_inputs, labels=recorded["labels"]).loss
     assert abs(loss - recorded["loss"][0]) < 0.1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"quantization": "fp5"}, "quantization 'fp5' is unknown; choose one of nf4, int8"),
-        ({"dtype": "double"}, "dtype 'double' is unknown"),
-    ],
-)
-def test_unknown_formats_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        load_model(FIXTURE, **arguments)

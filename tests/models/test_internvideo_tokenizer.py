@@ -10,16 +10,19 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils.sentencepiece_model_pb2_new import ModelProto
 
 from formcoach.errors import UserError
+from formcoach.models.internvideo import tokenizer
+from formcoach.models.internvideo.random_checkpoint import write_tokenizer
 from formcoach.models.internvideo.tokenizer import TIDIED, SpecialTokens, build_backend, load_tokenizer
 
 RECORDED = json.loads((FIXTURE / "expected_tokenizer.json").read_text())
 ROLES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
 
 
-def test_every_recorded_string(tmp_path):
-    tokenizer = load_tokenizer(FIXTURE)
-    tokenizer.save_pretrained(tmp_path)
-    for each in (tokenizer, PreTrainedTokenizerFast.from_pretrained(tmp_path)):
+def test_every_recorded_string(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer, "CACHE", tmp_path / "cache")
+    converted, cached = load_tokenizer(FIXTURE), load_tokenizer(FIXTURE)
+    converted.save_pretrained(tmp_path)
+    for each in (converted, cached, PreTrainedTokenizerFast.from_pretrained(tmp_path)):
         assert [each(entry["text"]).input_ids for entry in RECORDED] == [entry["ids"] for entry in RECORDED]
         decoded = [each.decode(entry["ids"], skip_special_tokens=True) for entry in RECORDED]
         assert decoded == [entry["decoded"] for entry in RECORDED]
@@ -71,19 +74,44 @@ def test_an_added_token_takes_the_place_of_an_unused_piece(tmp_path):
     assert backend.decode([500], skip_special_tokens=False) == "<|im_end|>"
 
 
-def test_as_many_pieces_as_the_8b_has():
-    model = ModelProto.FromString((FIXTURE / "tokenizer.model").read_bytes())
-    draw = random.Random(0)
-    known = {piece.piece for piece in model.pieces}
-    score = min(piece.score for piece in model.pieces)
-    while len(known) < 92_544:
-        text = "".join(draw.choices("abcdefghijklmnopqrstuvwxyz▁", k=draw.randint(2, 12)))
-        if text not in known:
-            known.add(text)
-            score -= 1
-            model.pieces.add(piece=text, score=score, type=1)
-    backend = build_backend(model, SpecialTokens({}, ROLES))
-    assert backend.get_vocab_size() == 92_544
+def test_as_many_pieces_as_the_8b_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer, "CACHE", tmp_path / "cache")
+    write_tokenizer(tmp_path, 92_553)
+    text = "push your knees out 🏋 深蹲<|im_end|>\n<img><IMG_CONTEXT></img>"
+    converted = load_tokenizer(tmp_path)
+    assert len(converted) == 92_553
+    assert converted.convert_tokens_to_ids(["<|im_end|>", "<img>", "<IMG_CONTEXT>"]) == [92_542, 92_544, 92_546]
+    ids = converted(text).input_ids
+    assert converted.decode(ids) == "<s>" + text
+    (cached,) = (tmp_path / "cache").iterdir()
+    monkeypatch.setattr(tokenizer, "build_backend", None)  # what is cached is not converted again
+    assert load_tokenizer(tmp_path)(text).input_ids == ids
+    monkeypatch.undo()
+    monkeypatch.setattr(tokenizer, "CACHE", tmp_path / "cache")
+    cached.write_text("{")  # damaged
+    assert load_tokenizer(tmp_path)(text).input_ids == ids
+    assert cached.stat().st_size > 1000
+
+
+def test_another_token_is_converted_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer, "CACHE", tmp_path / "cache")
+    write_tokenizer(tmp_path, 1000)
+    before = load_tokenizer(tmp_path)("<box>").input_ids
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config["added_tokens_decoder"]["998"]["content"] = "<crate>"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    added = json.loads((tmp_path / "added_tokens.json").read_text())
+    added["<crate>"] = added.pop("<box>")
+    (tmp_path / "added_tokens.json").write_text(json.dumps(added))
+    again = load_tokenizer(tmp_path)
+    assert again("<crate>").input_ids == before
+    assert len(again("<box>").input_ids) > 2
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(tokenizer, "CACHE", tmp_path / "file" / "cache")
+    assert load_tokenizer(FIXTURE)("a").input_ids == [1, 468]
 
 
 @pytest.mark.parametrize("content", [b"not protobuf \xff\xff\xff", b""])

@@ -28,6 +28,7 @@ from formcoach.models.internvideo.processor import IMAGE_TOKEN, InternVideoProce
 from formcoach.models.internvideo.tokenizer import load_tokenizer
 from formcoach.models.precision import Precision
 
+STORED_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 UNQUANTISED = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
 
 
@@ -65,7 +66,7 @@ def load_checkpoint(
         processor = InternVideoProcessor.from_pretrained(folder)
     check_tensors(folder, config, is_original)
     model = InternVideoForConditionalGeneration.from_pretrained(
-        folder, config=config, local_files_only=True, **precision.loading_arguments(UNQUANTISED)
+        folder, config=config, local_files_only=True, **precision.loading_arguments(UNQUANTISED, stored_dtype(folder))
     )
     if precision.quantization == "nf4":
         _leave_odd_widths_unpacked(model)
@@ -230,6 +231,20 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         except SafetensorError as error:
             raise UserError(f"{shard}: is damaged ({error}). {REMEDY}") from None
     return shapes
+
+
+def stored_dtype(folder: Path) -> str:
+    """Return torch's name for the type of a checkpoint's weights, that of its first floating-point tensor.
+
+    Raises:
+        UserError: if it has none of a known type.
+    """
+    for shard in _shards(folder):
+        with safe_open(shard, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                if (dtype := tensors.get_slice(name).get_dtype()) in STORED_DTYPES:
+                    return STORED_DTYPES[dtype]
+    raise UserError(f"{folder}: its weights are not {', '.join(STORED_DTYPES.values())}. {REMEDY}")
 
 
 def _shards(folder: Path) -> list[Path]:
