@@ -4,18 +4,20 @@ Original weights are renamed and regrouped while transformers streams them from 
 no second copy in memory or on disk.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import GenerationConfig
 
 from formcoach.errors import UserError
-from formcoach.files import read_json
+from formcoach.files import inside, read_json
 from formcoach.models.internvideo.configuration import InternVideoConfig
-from formcoach.models.internvideo.conversion import original_shapes
+from formcoach.models.internvideo.conversion import counterparts, stored_shapes
 from formcoach.models.internvideo.modeling import UNUSED_TENSORS, InternVideoForConditionalGeneration
 from formcoach.models.internvideo.original import (
     ORIGINAL_TYPE,
@@ -26,10 +28,18 @@ from formcoach.models.internvideo.original import (
 )
 from formcoach.models.internvideo.processor import IMAGE_TOKEN, InternVideoProcessor, settings_from
 from formcoach.models.internvideo.tokenizer import load_tokenizer
+from formcoach.models.layout import Counterpart, Layout
 from formcoach.models.precision import Precision
 
+INDEX = "model.safetensors.index.json"
 STORED_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 UNQUANTISED = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
+
+
+class ShardIndex(msgspec.Struct, frozen=True):
+    """`model.safetensors.index.json`: which file holds which tensor."""
+
+    weight_map: dict[str, str]
 
 
 def _leave_odd_widths_unpacked(model: torch.nn.Module) -> None:
@@ -50,6 +60,26 @@ def load_checkpoint(
     """Load model and processor from a folder in the original layout or in this project's.
 
     Raises:
+        UserError: see `open_checkpoint`.
+    """
+    layout = open_checkpoint(folder)
+    processor = layout.processor
+    model = InternVideoForConditionalGeneration.from_pretrained(
+        folder,
+        config=layout.model.config,
+        local_files_only=True,
+        **precision.loading_arguments(UNQUANTISED, stored_dtype(layout.shards)),
+    )
+    if precision.quantization == "nf4":
+        _leave_odd_widths_unpacked(model)
+    model.generation_config = generation_config(processor)
+    return model.eval(), processor
+
+
+def open_checkpoint(folder: Path) -> Layout:
+    """Read all but the weights of a checkpoint in the original layout or in this project's, and check it.
+
+    Raises:
         UserError: if a file is missing or damaged, the configuration is not that of an InternVideo2.5 model, or a
             tensor is missing, surplus or of the wrong shape; it names the file and the tensor.
     """
@@ -57,21 +87,20 @@ def load_checkpoint(
     raw = read_json(path, REMEDY)
     is_original = raw.get("model_type") == ORIGINAL_TYPE
     if is_original:
-        tokenizer = load_tokenizer(folder)
         original = parse_original(path, raw)
+        tokenizer = load_tokenizer(folder)
         config = config_from_original(path, original, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
         processor = InternVideoProcessor(tokenizer, settings_from(config))
     else:
         config = _build_config(path, raw)
         processor = InternVideoProcessor.from_pretrained(folder)
-    check_tensors(folder, config, is_original)
-    model = InternVideoForConditionalGeneration.from_pretrained(
-        folder, config=config, local_files_only=True, **precision.loading_arguments(UNQUANTISED, stored_dtype(folder))
-    )
-    if precision.quantization == "nf4":
-        _leave_odd_widths_unpacked(model)
-    model.generation_config = generation_config(processor)
-    return model.eval(), processor
+    with torch.device("meta"):
+        model = InternVideoForConditionalGeneration(config)
+    names = list(model.state_dict())
+    found = counterparts(names) if is_original else [Counterpart(name, (name,)) for name in names]
+    layout = Layout(folder, is_original, model, processor, _shards(folder), {one.name: one for one in found})
+    _check_tensors(layout)
+    return layout
 
 
 def generation_config(processor: InternVideoProcessor) -> GenerationConfig:
@@ -170,30 +199,17 @@ def _llama_config(language: OriginalLanguage) -> dict[str, Any]:
     }
 
 
-def empty_model(config: InternVideoConfig) -> InternVideoForConditionalGeneration:
-    """Return a model without weights, for its names and shapes."""
-    with torch.device("meta"):
-        return InternVideoForConditionalGeneration(config)
-
-
-def original_tensor_shapes(config: InternVideoConfig) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of the tensors that a checkpoint of `config` has in the original layout."""
-    return original_shapes({name: tuple(tensor.shape) for name, tensor in empty_model(config).state_dict().items()})
-
-
-def check_tensors(folder: Path, config: InternVideoConfig, original: bool) -> None:
+def _check_tensors(layout: Layout) -> None:
     """Compare names and shapes in the checkpoint's headers with what the model needs, before anything is loaded.
 
     Raises:
         UserError: naming the first missing, surplus or misshapen tensor.
     """
-    model = empty_model(config)
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    optional = set(model.all_tied_weights_keys)
-    if original:
-        wanted = original_shapes(wanted)
-        optional = {"language_model.output.weight"} if optional else set()
-    stored = stored_shapes(folder)
+    folder, model = layout.folder, layout.model
+    wanted = stored_shapes(layout.counterparts.values(), model.state_dict())
+    tied = model.all_tied_weights_keys
+    optional = {one.name for one in layout.counterparts.values() if one.parts[0] in tied}
+    stored = _shapes_on_disk(layout.shards)
     missing = [name for name in wanted if name not in stored and name not in optional]
     surplus = [name for name in stored if name not in wanted and not UNUSED_TENSORS.match(name)]
     misshapen = [name for name, shape in stored.items() if wanted.get(name, shape) != shape]
@@ -215,14 +231,14 @@ def _more(names: list[str]) -> str:
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
-def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of each tensor in a folder's safetensors, from their headers alone.
+def _shapes_on_disk(shards: Sequence[Path]) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of each tensor in the weight files, from their headers alone.
 
     Raises:
-        UserError: if there are none, or a shard is missing or damaged.
+        UserError: if one is missing or damaged.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for shard in _shards(folder):
+    for shard in shards:
         try:
             with safe_open(shard, framework="pt") as tensors:
                 shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
@@ -233,29 +249,37 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def stored_dtype(folder: Path) -> str:
+def stored_dtype(shards: Sequence[Path]) -> str:
     """Return torch's name for the type of a checkpoint's weights, that of its first floating-point tensor.
 
     Raises:
         UserError: if it has none of a known type.
     """
-    for shard in _shards(folder):
+    for shard in shards:
         with safe_open(shard, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 if (dtype := tensors.get_slice(name).get_dtype()) in STORED_DTYPES:
                     return STORED_DTYPES[dtype]
-    raise UserError(f"{folder}: its weights are not {', '.join(STORED_DTYPES.values())}. {REMEDY}")
+    raise UserError(f"{shards[0].parent}: its weights are not {', '.join(STORED_DTYPES.values())}. {REMEDY}")
 
 
-def _shards(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
+def _shards(folder: Path) -> tuple[Path, ...]:
+    """Return the weight files of a checkpoint.
+
+    Raises:
+        UserError: if it has none, or only such that can run code when they are read.
+    """
+    index = folder / INDEX
     if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
+        return (folder / "model.safetensors",)
     if index.is_file():
-        names = read_json(index, REMEDY).get("weight_map", {}).values()
-        return [folder / name for name in sorted(set(names))]
+        try:
+            names = msgspec.convert(read_json(index, REMEDY), ShardIndex).weight_map.values()
+        except msgspec.ValidationError as error:
+            raise UserError(f"{index}: {error}. {REMEDY}") from None
+        return tuple(inside(folder, name) for name in sorted(set(names)))
     if any(folder.glob("*.bin")):
         raise UserError(
             f"{folder}: has pickled weights (*.bin) only, which can run code when read; use a safetensors version"
         )
-    raise UserError(f"{folder}: has no model.safetensors or model.safetensors.index.json. {REMEDY}")
+    raise UserError(f"{folder}: has no model.safetensors or {INDEX}. {REMEDY}")

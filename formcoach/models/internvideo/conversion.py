@@ -4,7 +4,6 @@ The table is registered with transformers, which applies it while it streams the
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +17,8 @@ from transformers.core_model_loading import (
     apply_converters,
     apply_renamings,
 )
+
+from formcoach.models.layout import Counterpart
 
 
 class UngroupHeads(ConversionOps):
@@ -109,34 +110,6 @@ CONVERSIONS = [
 register_checkpoint_conversion_mapping("InternVideoForConditionalGeneration", CONVERSIONS)
 
 
-@dataclass(frozen=True)
-class Counterpart:
-    """A tensor of the original layout, and the one or the three of ours that hold the same numbers.
-
-    Args:
-        name: in the original.
-        parts: ours, in the order in which they lie in it.
-        split: the operation that separates them; None where there is one only.
-    """
-
-    name: str
-    parts: tuple[str, ...]
-    split: ConversionOps | None
-
-    def to_ours(self, tensor: Tensor, config: Any) -> dict[str, Tensor]:
-        """Return our tensors by name; `config` is the model's."""
-        if self.split is None:
-            return {self.parts[0]: tensor}
-        return self.split.convert({self.name: tensor}, [self.name], list(self.parts), config=config)
-
-    def to_original(self, tensors: Mapping[str, Tensor], config: Any) -> Tensor:
-        """Put our tensors, found by name in `tensors`, together to the original's; `config` is the model's."""
-        if self.split is None:
-            return tensors[self.parts[0]]
-        parts = {name: tensors[name] for name in self.parts}
-        return self.split.reverse_op.convert(parts, list(self.parts), [self.name], config=config)[self.name]
-
-
 def counterparts(ours: Iterable[str]) -> list[Counterpart]:
     """Return the tensors of the original layout that hold the model's tensors `ours`."""
     backwards = [conversion.reverse_transform() for conversion in reversed(CONVERSIONS)]
@@ -154,6 +127,11 @@ def counterparts(ours: Iterable[str]) -> list[Counterpart]:
     return [Counterpart(name, tuple(parts[name]), splits[name]) for name in parts]
 
 
-def original_shapes(ours: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Map our names and shapes to the original's, where q, k and v lie in one tensor, one behind the other."""
-    return {one.name: (sum(ours[part][0] for part in one.parts), *ours[one.parts[0]][1:]) for one in counterparts(ours)}
+def stored_shapes(tensors: Iterable[Counterpart], ours: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a checkpoint's tensors, in which q, k and v lie one behind the other.
+
+    Args:
+        tensors: of the checkpoint.
+        ours: the model's; only their shapes count.
+    """
+    return {one.name: (sum(len(ours[part]) for part in one.parts), *ours[one.parts[0]].shape[1:]) for one in tensors}

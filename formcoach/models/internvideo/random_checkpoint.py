@@ -13,7 +13,9 @@ from torch import Tensor
 from transformers.utils.sentencepiece_model_pb2_new import ModelProto
 
 from formcoach.files import replacing_folder, write_json
-from formcoach.models.internvideo.checkpoint import config_from_original, original_tensor_shapes
+from formcoach.models.internvideo.checkpoint import config_from_original
+from formcoach.models.internvideo.conversion import counterparts, stored_shapes
+from formcoach.models.internvideo.modeling import InternVideoForConditionalGeneration
 from formcoach.models.internvideo.original import ORIGINAL_TYPE, OriginalConfig
 from formcoach.models.internvideo.processor import IMAGE_TOKEN
 from formcoach.models.internvideo.tokenizer import BPE_MODEL, BYTE, CONTROL, UNKNOWN
@@ -62,7 +64,9 @@ def write_random_checkpoint(
         shard_bytes: most bytes of a shard.
     """
     image_token = config.llm_config.vocab_size - len(ADDED_TOKENS) + ADDED_TOKENS.index(IMAGE_TOKEN)
-    shapes = original_tensor_shapes(config_from_original(folder, config, image_token))
+    with torch.device("meta"):
+        ours = InternVideoForConditionalGeneration(config_from_original(folder, config, image_token)).state_dict()
+    shapes = stored_shapes(counterparts(ours), ours)
     with replacing_folder(folder) as temporary:
         write_json(temporary / "config.json", _config_json(config))
         write_tokenizer(temporary, config.llm_config.vocab_size)
