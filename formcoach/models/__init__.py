@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,14 +13,26 @@ from formcoach.errors import UserError
 from formcoach.files import read_json
 from formcoach.models.family import Family
 from formcoach.models.internvideo import INTERNVIDEO
-from formcoach.models.location import TINY, base_of, config_file, locate, resolve_checkpoint
+from formcoach.models.location import RECIPE_FILE, TINY, base_of, config_file, locate, resolve_checkpoint
 from formcoach.models.precision import Precision
 
-__all__ = ["Precision", "base_of", "default_model", "family_of", "load_model", "recipe_for", "resolve_checkpoint"]
+if TYPE_CHECKING:
+    from formcoach.models.export import Exported
+
+__all__ = [
+    "Precision",
+    "base_of",
+    "default_model",
+    "export_model",
+    "family_of",
+    "load_model",
+    "recipe_for",
+    "resolve_checkpoint",
+]
 
 FAMILIES = (INTERNVIDEO,)
 LARGE = "OpenGVLab/InternVideo2_5_Chat_8B"
-RECIPE_FILE = "recipe.json"
+EXPORTS = ("adapter", "original", "native")
 
 
 def load_model(
@@ -61,6 +73,24 @@ def load_model(
     check_base(location)
     model, processor = family.load(location.base, precision)
     return load_adapter(model, location.adapter), type(processor).from_pretrained(location.adapter)
+
+
+def export_model(path_or_id: str | Path, kind: str, output: Path, base: str | Path | None = None) -> "Exported":
+    """Write a model to a new folder, for others; see `formcoach.models.export.export`.
+
+    Args:
+        path_or_id: a run directory, a checkpoint or an adapter, see `load_model`.
+        kind: one of `EXPORTS`.
+        output: the folder.
+        base: the adapter's base, where it is not the one that the adapter names.
+
+    Raises:
+        UserError: see `load_model` and `formcoach.models.export.export`.
+    """
+    from formcoach.models.export import export
+
+    location = locate(path_or_id) if base is None else locate(base, path_or_id)
+    return export(_family(location.base / "config.json"), location, kind, output)
 
 
 def family_of(path_or_id: str | Path) -> Family:

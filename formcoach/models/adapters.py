@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from safetensors import SafetensorError
+from torch import nn
 
 from formcoach.errors import UserError
 from formcoach.files import read_json, write_json
@@ -110,7 +112,7 @@ def load_adapter(model: Any, folder: Path, trainable: bool = False) -> PeftModel
     """Put the adapter in `folder` on its base model.
 
     Args:
-        model: the base from `load_model`; see `check_base`.
+        model: the base from `load_model`; see `check_base`. On torch's meta device, only the adapter gets weights.
         folder: from `save_adapter`.
         trainable: whether training goes on.
 
@@ -123,8 +125,10 @@ def load_adapter(model: Any, folder: Path, trainable: bool = False) -> PeftModel
         config = PeftConfig.from_pretrained(folder)
         config.inference_mode = not trainable
         adapted = _adapted(model, config, config.base_model_name_or_path)
-        weights = load_peft_weights(str(folder), device=str(model.device))
-        loaded = set_peft_model_state_dict(adapted, weights)
+        if model.device.type == "meta":
+            _give_memory(adapted)
+        device = "cpu" if model.device.type == "meta" else str(model.device)
+        loaded = set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device=device))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{folder}: the adapter cannot be loaded ({reason}). {REMEDY}") from None
@@ -134,6 +138,22 @@ def load_adapter(model: Any, folder: Path, trainable: bool = False) -> PeftModel
     if not trainable:
         adapted.requires_grad_(False)
     return adapted.train(trainable)
+
+
+def merge_adapter(model: PeftModel) -> Any:
+    """Return the base model with its adapter merged in; `model` is used up.
+
+    For a checkpoint on the disk see `formcoach.models.export`, which does not need the model in memory.
+
+    Raises:
+        UserError: if the base is quantised: merging would keep the quantisation's error in the weights.
+    """
+    if vars(model.get_base_model()).get("is_quantized", False):
+        raise UserError(
+            "an adapter is not merged into a quantised base: load the model without quantization, "
+            "or use utils/export_model.py, which merges into the exact weights"
+        )
+    return model.merge_and_unload()
 
 
 def check_base(location: Location) -> None:
@@ -187,6 +207,15 @@ def _adapted(model: Any, config: PeftConfig, base: str) -> PeftModel:
         if f".{ADAPTER}." in name:
             parameter.data = parameter.data.float()
     return adapted
+
+
+def _give_memory(adapted: PeftModel) -> None:
+    """Move the adapter's parameters, but not the base's, from torch's meta device to the CPU."""
+    for name, parameter in list(adapted.named_parameters()):
+        if f".{ADAPTER}." in f"{name}.":
+            owner, _, last = name.rpartition(".")
+            value = nn.Parameter(torch.empty_like(parameter, device="cpu"), parameter.requires_grad)
+            setattr(adapted.get_submodule(owner), last, value)
 
 
 def _keep_differentiable(model: Any) -> None:

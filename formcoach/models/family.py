@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from formcoach.config import Recipe
 from formcoach.models.precision import Precision
+
+if TYPE_CHECKING:
+    from formcoach.models.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,7 @@ class Family:
         name: what it is called in messages.
         model_types: `model_type` in the `config.json` of its checkpoints.
         load: reads a checkpoint folder: (folder, precision) -> (model, processor).
+        open: reads all but its weights.
         vision: name of the vision tower's module; all its parameters have it in theirs.
         connector: name of the connector's module, likewise.
         language: name of the language model's module, likewise.
@@ -28,6 +32,7 @@ class Family:
     name: str
     model_types: tuple[str, ...]
     load: Callable[[Path, Precision], tuple[Any, Any]]
+    open: Callable[[Path], "Layout"]
     vision: str
     connector: str
     language: str

@@ -16,6 +16,7 @@ ALIASES = {"OpenGVLab/InternVideo2_5-Chat-8B": "OpenGVLab/InternVideo2_5_Chat_8B
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 RUN_SETTINGS = "training_config.json"
+RECIPE_FILE = "recipe.json"  # beside a model's config.json: what it is trained with
 BEST = "best.json"  # in a run directory: which checkpoint had the lowest validation loss
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -1,11 +1,14 @@
 """The InternVideo2.5 family."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from formcoach.config import Recipe
 from formcoach.models.family import Family
 from formcoach.models.precision import Precision
+
+if TYPE_CHECKING:
+    from formcoach.models.layout import Layout
 
 
 def _load(folder: Path, precision: Precision) -> tuple[Any, Any]:
@@ -14,10 +17,17 @@ def _load(folder: Path, precision: Precision) -> tuple[Any, Any]:
     return load_checkpoint(folder, precision)
 
 
+def _open(folder: Path) -> "Layout":
+    from formcoach.models.internvideo.checkpoint import open_checkpoint
+
+    return open_checkpoint(folder)
+
+
 INTERNVIDEO = Family(
     name="InternVideo2.5",
     model_types=("internvl_chat", "internvideo"),
     load=_load,
+    open=_open,
     vision="vision_tower",
     connector="multi_modal_projector",
     language="language_model",

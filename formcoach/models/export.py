@@ -1,0 +1,193 @@
+"""A trained model for others: its adapter alone, or a whole checkpoint with the adapter merged in.
+
+A checkpoint is written shard by shard, in its authors' layout or in this project's; of its weights, one shard is in
+memory at a time.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from formcoach.command import progress
+from formcoach.errors import UserError
+from formcoach.files import replacing_folder, write_json
+from formcoach.models.adapters import check_base
+from formcoach.models.family import Family
+from formcoach.models.layout import Layout
+from formcoach.models.location import ADAPTER_WEIGHTS, RECIPE_FILE, Location
+from formcoach.models.merging import Merger
+
+INDEX = "model.safetensors.index.json"
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5"}
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """What `export` wrote.
+
+    Args:
+        files: how many files.
+        bytes: their size together.
+        merged: tensors of the base that the adapter changed.
+        notes: what the user should know about it.
+    """
+
+    files: int
+    bytes: int
+    merged: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def export(family: Family, location: Location, kind: str, output: Path) -> Exported:
+    """Write a model to a new folder.
+
+    Args:
+        family: the model's.
+        location: of the model, with or without an adapter.
+        kind: one of `formcoach.models.EXPORTS`. ``adapter``: the PEFT adapter, the connector and the processor.
+            ``original``: the base's own files, tensor names and configuration, with the adapter merged in; tensors
+            that the model does not use are kept. ``native``: this project's names and configuration, which load
+            without conversion.
+        output: must not exist, or be empty.
+
+    Raises:
+        UserError: if the adapter belongs to another base, the base has no such layout, something is damaged, or
+            `output` cannot be written or has too little space.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output}: exists already; name another folder or remove it")
+    check_base(location)
+    if kind == "adapter":
+        if location.adapter is None:
+            raise UserError(f"{location.name}: is a base model without an adapter; use --format original or native")
+        with replacing_folder(output) as folder:
+            for path in _adapter_files(location.adapter):
+                shutil.copyfile(path, folder / path.name)
+            return _written(folder)
+    layout = family.open(location.base)
+    if kind == "original" and not layout.original:
+        raise UserError(
+            f"{location.name}: is in this project's layout, so the files of its original are not there; "
+            "use --format native, or name the original with --base_model"
+        )
+    merger = Merger(family.open(location.base).model, location.adapter) if location.adapter is not None else None
+    _check_space(output, layout)
+    with replacing_folder(output) as folder:
+        if kind == "original":
+            for path in _other_files(layout.folder):
+                target = folder / path.relative_to(layout.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+        else:
+            _write_native_files(layout, location.adapter, folder)
+        index, left_out = _write_shards(layout, merger, kind == "native", folder)
+        if kind == "native" and len(layout.shards) > 1:
+            total = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+            write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
+        written = _written(folder)
+    notes = []
+    if left_out:
+        notes.append(f"left out {left_out} tensors that the model does not use")
+    if kind == "original" and location.adapter is not None:
+        notes += _frames_note(layout.processor, location.adapter)
+    return msgspec.structs.replace(written, merged=len(merger.names) if merger else 0, notes=tuple(notes))
+
+
+def _frames_note(processor: Any, adapter: Path) -> list[str]:
+    """Tell of the frames that the adapter was trained with, if the base's own layout implies others."""
+    trained = type(processor).from_pretrained(adapter)
+    if (trained.min_frames, trained.max_frames) == (processor.min_frames, processor.max_frames):
+        return []
+    return [
+        f"trained with {trained.min_frames} to {trained.max_frames} frames a clip, which the original layout has no "
+        "place for: give the model as many"
+    ]
+
+
+def _write_shards(layout: Layout, merger: Merger | None, native: bool, folder: Path) -> tuple[dict[str, str], int]:
+    """Write the weights; return which tensor went to which file, and how many were left out."""
+    index: dict[str, str] = {}
+    left_out = 0
+    for shard in progress(layout.shards, len(layout.shards), "shards"):
+        with safe_open(shard, framework="pt") as stored:
+            metadata, names = stored.metadata(), list(stored.keys())
+            tensors: dict[str, Tensor] = {}
+            changed = native
+            for name in names:
+                tensor, counterpart = stored.get_tensor(name), layout.counterparts.get(name)
+                if counterpart is None:
+                    left_out += native
+                    tensors |= {} if native else {name: tensor}
+                    continue
+                merges = merger is not None and not merger.names.isdisjoint(counterpart.parts)
+                if not (native or merges):
+                    tensors[name] = tensor
+                    continue
+                ours = counterpart.to_ours(tensor, layout.model.config)
+                if merges:
+                    ours = {part: merger.merged(part, value) for part, value in ours.items()}
+                    changed = True
+                tensors |= ours if native else {name: counterpart.to_original(ours, layout.model.config)}
+            if changed:
+                save_file(tensors, folder / shard.name, metadata)
+            else:
+                shutil.copyfile(shard, folder / shard.name)
+        index |= dict.fromkeys(tensors, shard.name)
+    return index, left_out
+
+
+def _write_native_files(layout: Layout, adapter: Path | None, folder: Path) -> None:
+    """Write configuration and processor, the latter as the adapter was trained with it."""
+    model, processor = layout.model, layout.processor
+    if adapter is not None:
+        processor = type(processor).from_pretrained(adapter)
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    if (layout.folder / RECIPE_FILE).is_file():
+        shutil.copyfile(layout.folder / RECIPE_FILE, folder / RECIPE_FILE)
+
+
+def _adapter_files(adapter: Path) -> Iterator[Path]:
+    """Yield the files of an adapter that are needed to use it; what resuming needs is not."""
+    for path in sorted(adapter.iterdir()):
+        if path.is_file() and (path.suffix in {".json", ".jinja", ".model"} or path.name == ADAPTER_WEIGHTS):
+            yield path
+
+
+def _other_files(folder: Path) -> Iterator[Path]:
+    """Yield all files of a checkpoint but its weights.
+
+    Raises:
+        UserError: if one is a link to somewhere else; the hub's cache, which is made of links, is not.
+    """
+    root = folder.resolve()
+    home = root.parents[1] if root.parent.name == "snapshots" else root
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or (path.suffix in _WEIGHTS):
+            continue
+        if not path.resolve().is_relative_to(home):
+            raise UserError(f"{path}: is a link to a file outside of the checkpoint; remove it or put the file there")
+        yield path
+
+
+def _check_space(output: Path, layout: Layout) -> None:
+    """Refuse to start what does not fit on the disk."""
+    needed = sum(shard.stat().st_size for shard in layout.shards)
+    parent = next(folder for folder in output.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(parent).free
+    if free < needed * 1.01:
+        raise UserError(
+            f"{output}: needs {needed / 1e9:.1f} GB, but {parent} has {free / 1e9:.1f} GB free; free some or "
+            "name a folder on another disk"
+        )
+
+
+def _written(folder: Path) -> Exported:
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return Exported(len(sizes), sum(sizes))
