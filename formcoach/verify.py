@@ -176,7 +176,7 @@ def check_model(model: str | None, gpus: Sequence[Gpu]) -> Check:
     if path.is_dir():
         complete = (path / "config.json").is_file() or (path / "adapter_config.json").is_file()
         return Check(PASS, "model", model) if complete else Check(FAIL, "model", f"{model} has no config.json")
-    if path.is_absolute() or model.startswith(".") or model.count("/") != 1:
+    if path.is_absolute() or model.startswith(".") or model.partition("@")[0].count("/") != 1:
         return Check(FAIL, "model", f"{model}: no such folder; give a folder, a hub id (owner/name) or tiny")
     return Check(PASS, "model", f"{model}, from the hub (downloaded at its first use)")
 

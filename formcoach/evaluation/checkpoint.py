@@ -52,7 +52,8 @@ class Checkpoint:
         if (named / RUN_SETTINGS).is_file():
             return named / "evaluation"
         if self.location.adapter is None:
-            return RESULTS / "base_model" / self.named.rstrip("/").rsplit("/", 1)[-1]
+            name, at, revision = self.named.rstrip("/").partition("@")
+            return RESULTS / "base_model" / (name.rsplit("/", 1)[-1] + at + revision.replace("/", "-"))
         adapter = self.location.adapter
         if (adapter.parent / RUN_SETTINGS).is_file():
             return adapter.parent / "evaluation" / adapter.name

@@ -12,6 +12,7 @@ from formcoach.config import Recipe
 from formcoach.errors import UserError
 from formcoach.files import read_json
 from formcoach.models.family import Family
+from formcoach.models.hub import at_revision
 from formcoach.models.internvideo import INTERNVIDEO
 from formcoach.models.location import RECIPE_FILE, TINY, base_of, config_file, locate, resolve_checkpoint
 from formcoach.models.precision import Precision
@@ -42,19 +43,21 @@ def load_model(
     device: str = "auto",
     adapter: str | Path | None = None,
     attention: str = "auto",
+    revision: str | None = None,
 ) -> tuple[Any, Any]:
     """Load a model for inference or as the base of a training; never runs code from a checkpoint.
 
     Args:
         path_or_id: ``tiny`` (the packaged demo model), a folder with a checkpoint in its authors' layout or in this
             project's, an adapter's folder, a run directory (its best checkpoint by validation loss, else its newest),
-            or a hub id.
+            or a hub id, also as ``owner/name@revision``.
         dtype: ``auto`` (the checkpoint's own), ``bfloat16``, ``float16`` or ``float32``.
         quantization: None, ``nf4`` or ``int8``, for the language model's linear layers.
         device: ``auto`` (CUDA, else Apple's MPS, else the CPU) or a torch device.
         adapter: an adapter's folder or a run directory, to be put on the base that `path_or_id` names.
         attention: ``auto`` (FlashAttention 2 where it is installed and usable, else ``sdpa``), ``sdpa``,
             ``flash_attention_2`` or ``eager``.
+        revision: branch, tag or commit of the hub id; None: what `path_or_id` says, else the default branch.
 
     Returns:
         The model in evaluation mode and its processor; with an adapter, the model is a `PeftModel`.
@@ -64,7 +67,7 @@ def load_model(
     """
     precision = Precision(dtype, quantization, device, attention)
     _plain_progress()
-    location = locate(path_or_id, adapter)
+    location = locate(at_revision(path_or_id, revision), adapter)
     family = _family(location.base / "config.json")
     if location.adapter is None:
         return family.load(location.base, precision)

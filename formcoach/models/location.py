@@ -8,10 +8,10 @@ import msgspec
 
 from formcoach.errors import UserError
 from formcoach.files import read_json
+from formcoach.models.hub import HubName, canonical, commit_of, fetch, file_names
 
 TINY = "tiny"
 TINY_FOLDER = Path(__file__).resolve().parents[1] / "assets" / TINY
-ALIASES = {"OpenGVLab/InternVideo2_5-Chat-8B": "OpenGVLab/InternVideo2_5_Chat_8B"}
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -19,9 +19,9 @@ RUN_SETTINGS = "training_config.json"
 RECIPE_FILE = "recipe.json"  # beside a model's config.json: what it is trained with
 BEST = "best.json"  # in a run directory: which checkpoint had the lowest validation loss
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _STEP = re.compile(r"(?:step_|checkpoint-)(\d+)")
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,22 @@ class Location:
     name: str
     base: Path
     adapter: Path | None
+
+    @property
+    def revision(self) -> str | None:
+        """The base model's commit, if it is one of the hub."""
+        return commit_of(self.base) if HubName.parse(self.name) else None
+
+    @property
+    def exact(self) -> str:
+        """The base model's name with its commit, if it is one of the hub."""
+        return named_at(self.name, self.revision)
+
+
+class _Index(msgspec.Struct):
+    """`model.safetensors.index.json`: which file holds which tensor."""
+
+    weight_map: dict[str, str]
 
 
 class BestCheckpoint(msgspec.Struct, frozen=True):
@@ -59,7 +75,7 @@ def locate(path_or_id: str | Path, adapter: str | Path | None = None) -> Locatio
     if adapter is None:
         found = resolve_checkpoint(path_or_id)
         if not is_adapter(found):
-            return Location(_canonical(path_or_id), found, None)
+            return Location(canonical(path_or_id), found, None)
         base = base_of(found)
         try:
             return Location(base, resolve_checkpoint(base), found)
@@ -72,26 +88,26 @@ def locate(path_or_id: str | Path, adapter: str | Path | None = None) -> Locatio
         )
     if not is_adapter(found):
         raise UserError(f"{adapter}: has no {ADAPTER_CONFIG}, so it is not an adapter")
-    return Location(_canonical(path_or_id), base, found)
+    return Location(canonical(path_or_id), base, found)
 
 
 def resolve_checkpoint(path_or_id: str | Path) -> Path:
     """Return the folder of a checkpoint: a base model's or an adapter's.
 
-    A run directory gives its best checkpoint by validation loss, else its newest. A hub id is downloaded, unless it
-    lies in the hub's cache.
+    A run directory gives its best checkpoint by validation loss, else its newest. Of a hub id (`owner/name`, or
+    `owner/name@revision` with a branch, tag or commit), what is missing in the hub's cache is downloaded.
 
     Raises:
         UserError: it does not exist, or the run has no complete checkpoint.
     """
-    name = _canonical(path_or_id)
+    name = canonical(path_or_id)
     if name == TINY:
         return TINY_FOLDER
+    if wanted := HubName.parse(name):
+        return _from_hub(wanted)
     folder = Path(name)
     if folder.is_dir():
         return _checkpoint_in(folder)
-    if _is_hub_id(name):
-        return _download(name, _HUB_FILES)
     raise UserError(
         f"model {name}: no such folder. Give a folder with a checkpoint, a hub id such as "
         f"OpenGVLab/InternVideo2_5_Chat_8B, or {TINY}"
@@ -100,10 +116,9 @@ def resolve_checkpoint(path_or_id: str | Path) -> Path:
 
 def config_file(path_or_id: str | Path) -> Path:
     """Return the `config.json` of a base model, fetching no weights; see `resolve_checkpoint`."""
-    name = _canonical(path_or_id)
-    if _is_hub_id(name):
-        return _download(name, ("config.json",)) / "config.json"
-    found = resolve_checkpoint(name)
+    if wanted := HubName.parse(canonical(path_or_id)):
+        return fetch(wanted, ("config.json", RECIPE_FILE), _has_config) / "config.json"
+    found = resolve_checkpoint(path_or_id)
     return config_file(base_of(found)) if is_adapter(found) else found / "config.json"
 
 
@@ -113,20 +128,18 @@ def is_adapter(folder: Path) -> bool:
 
 
 def base_of(adapter: Path) -> str:
-    """Return the name of the base model that an adapter was trained on, from its `adapter_config.json`."""
-    name = read_json(adapter / ADAPTER_CONFIG, "Name another adapter.").get("base_model_name_or_path")
+    """Return the base model that an adapter was trained on, from its `adapter_config.json`, with its commit."""
+    config = read_json(adapter / ADAPTER_CONFIG, "Name another adapter.")
+    name = config.get("base_model_name_or_path")
     if not name:
         raise UserError(f"{adapter / ADAPTER_CONFIG}: does not name its base model; load it as adapter= of one")
-    return name
+    return named_at(name, config.get("revision"))
 
 
-def _canonical(path_or_id: str | Path) -> str:
-    return ALIASES.get(str(path_or_id), str(path_or_id))
-
-
-def _is_hub_id(name: str) -> bool:
-    """Tell a hub id from a path: `owner/name`, neither a folder nor below one."""
-    return bool(_HUB_ID.fullmatch(name)) and not Path(name).exists() and not Path(name).parent.is_dir()
+def named_at(name: str, commit: str | None) -> str:
+    """Return how a base model is named at a commit: `owner/name@commit`; a folder's name alone, for it has none."""
+    wanted = HubName.parse(name)
+    return name if wanted is None or commit is None else str(HubName(wanted.id, commit))
 
 
 def _checkpoint_in(folder: Path) -> Path:
@@ -157,21 +170,28 @@ def _read_best(path: Path) -> str:
         raise UserError(f"{path}: {error}. {remedy}") from None
 
 
-def _download(name: str, files: tuple[str, ...]) -> Path:
-    """Return the folder of a hub model in the hub's cache, downloading what is missing of `files`."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(files)))
-    except GatedRepoError:
-        raise UserError(f"model {name}: access is restricted; ask for it on the hub and run `hf auth login`") from None
-    except RepositoryNotFoundError:
-        raise UserError(f"model {name}: there is no such folder here and no such model on the hub") from None
-    except (LocalEntryNotFoundError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # a full disk, not the network
+def _from_hub(wanted: HubName) -> Path:
+    """Return the folder of a hub model in the hub's cache, downloading what is missing."""
+    folder = fetch(wanted, _HUB_FILES, _has_weights)
+    if not _has_weights(folder) and any(name.endswith(".bin") for name in file_names(wanted, folder)):
         raise UserError(
-            f"model {name}: there is no such folder here, and the hub cannot be reached. Download it where there is a "
-            f"network (`hf download {name} --local-dir FOLDER`) and give that folder, or use {TINY}"
-        ) from None
+            f"model {wanted}: has pickled weights (*.bin) only, which can run code when read; use a safetensors version"
+        )
+    return folder
+
+
+def _has_config(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def _has_weights(folder: Path) -> bool:
+    """Tell whether a folder has all files of weights: an adapter's, the only one, or each that the index names."""
+    if _is_complete(folder) or (folder / _WEIGHTS).is_file():
+        return True
+    try:
+        files = msgspec.json.decode((folder / _INDEX).read_bytes(), type=_Index).weight_map.values()
+    except FileNotFoundError:
+        return False
+    except msgspec.DecodeError:
+        return True  # the loader tells what is wrong with it
+    return all((folder / name).is_file() for name in set(files))
