@@ -16,7 +16,8 @@ from torch import nn
 from formcoach.errors import UserError
 from formcoach.files import read_json, write_json
 from formcoach.models.family import Family
-from formcoach.models.location import Location, resolve_checkpoint
+from formcoach.models.hub import HubName, commit_of
+from formcoach.models.location import Location, named_at, resolve_checkpoint
 
 BASE_FILE = "base_model.json"
 REMEDY = "Name another checkpoint."
@@ -30,12 +31,14 @@ class BaseModel(msgspec.Struct, frozen=True):
     """`base_model.json` of an adapter: which base it was trained on.
 
     Args:
-        name: as the user named it.
+        name: as the user named it, without a revision.
         fingerprint: see `fingerprint`.
+        revision: its commit on the hub; None: it was a folder.
     """
 
     name: str
     fingerprint: str
+    revision: str | None = None
 
 
 def add_lora(
@@ -60,7 +63,8 @@ def add_lora(
     Args:
         model: a base model from `load_model`.
         family: its family.
-        base: its name as the user gave it, kept with the adapter; a folder is kept as absolute path.
+        base: its name as the user gave it, kept with the adapter; a folder is kept as absolute path, a hub id with the
+            commit that `model` was loaded from.
         rank: columns of B.
         alpha: see above.
         dropout: on the input of A.
@@ -77,16 +81,22 @@ def add_lora(
         wanted.append(family.vision_lora_targets)
     if not wanted and not train_connector:
         raise UserError("nothing is to be trained: language model, connector and vision tower are all frozen")
+    hub = HubName.parse(base)
     config = LoraConfig(
+        revision=(commit_of(Path(model.name_or_path)) or hub.revision) if hub else None,
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules="|".join(wanted) if wanted else DUMMY_TARGET_MODULES,
         modules_to_save=[family.connector] if train_connector else None,
     )
+    if hub:
+        base = hub.id
+    elif Path(base).is_dir():
+        base = str(Path(base).resolve())
     _keep_differentiable(model)
     try:
-        return _adapted(model, config, str(Path(base).resolve()) if Path(base).is_dir() else base)
+        return _adapted(model, config, base)
     except ValueError as error:
         raise UserError(f"LoRA targets {targets!r} do not fit this model: {error}") from None
 
@@ -103,8 +113,9 @@ def save_adapter(model: PeftModel, processor: Any, folder: Path, state_dict: dic
     model.save_pretrained(folder, save_embedding_layers=False, state_dict=state_dict)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     processor.save_pretrained(folder)
-    name = model.peft_config[ADAPTER].base_model_name_or_path
-    base = BaseModel(name, fingerprint(resolve_checkpoint(name)))
+    config = model.peft_config[ADAPTER]
+    name, revision = config.base_model_name_or_path, config.revision
+    base = BaseModel(name, fingerprint(resolve_checkpoint(named_at(name, revision))), revision)
     write_json(folder / BASE_FILE, msgspec.to_builtins(base))
 
 
@@ -170,9 +181,10 @@ def check_base(location: Location) -> None:
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {error}. {REMEDY}") from None
     if trained.fingerprint != fingerprint(location.base):
-        same = " of then, whose weights have changed since" if trained.name == location.name else ""
+        exact = named_at(trained.name, trained.revision)
+        same = " of then, whose weights have changed since" if exact == location.exact else ""
         raise UserError(
-            f"{location.adapter}: was trained on {trained.name}{same}; it cannot be used with {location.name}. "
+            f"{location.adapter}: was trained on {exact}{same}; it cannot be used with {location.exact}. "
             "Name its own base model, or train again"
         )
 

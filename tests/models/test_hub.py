@@ -258,6 +258,53 @@ def test_pickled_weights_are_not_fetched_but_named(hub, ask, tmp_path):
     assert "pytorch_model.bin" not in hub.files_asked()
 
 
+def test_an_adapter_stays_with_its_revision(hub, ask, tmp_path, revisions):
+    """Trained on the default branch, which moves on afterwards."""
+    first, second = hub.commits
+    saved = ask(
+        """
+from formcoach.models import family_of
+from formcoach.models.adapters import add_lora, save_adapter
+
+def weights(*arguments, **options):
+    model, _ = load_model(*arguments, device="cpu", **options)
+    return sum(value.double().abs().sum().item() for value in model.parameters())
+
+model, processor = load_model("org/tiny", device="cpu")
+save_adapter(add_lora(model, family_of("org/tiny"), "org/tiny", rank=4, alpha=8), processor, Path("adapter"))
+tell([weights("org/tiny"), weights("org/tiny@next"), weights("org/tiny", revision="next")])
+""",
+        quiet=False,
+    )
+    assert saved[0] != saved[1] == saved[2]
+    adapter = tmp_path / "adapter"
+    base = json.loads((adapter / "base_model.json").read_text())
+    assert (base["name"], base["revision"]) == ("org/tiny", first)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/tiny", first)
+
+    hub.publish("org/tiny", revisions[1], "main")
+    hub.asked.clear()
+    found, refused, moved = ask(
+        """
+def base_of(*arguments, **options):
+    model = told(load_model, *arguments, device="cpu", **options)
+    return model if isinstance(model, dict) else model[0].get_base_model().name_or_path
+
+tell([
+    [base_of("adapter"), base_of("org/tiny", adapter="adapter", revision="v1")],
+    [base_of("org/tiny", adapter="adapter"), base_of("org/tiny@next", adapter="adapter")],
+    locate("org/tiny").revision,
+])
+""",
+        quiet=False,
+    )
+    assert moved == second
+    assert {path[-40:] for path in found} == {first}
+    for error in map(error_of, refused):
+        assert f"was trained on org/tiny@{first}; it cannot be used with org/tiny@{second}" in error
+
+
 def test_an_adapter_whose_revision_is_not_recorded_gets_the_default_one(hub, ask, tmp_path):
     (tmp_path / "adapter").mkdir()
     config = {"base_model_name_or_path": "org/tiny", "revision": None}
