@@ -15,7 +15,7 @@ from formcoach.errors import UserError
 from formcoach.files import read_json
 from formcoach.models import default_model, recipe_for, resolve_checkpoint
 from formcoach.models.adapters import fingerprint
-from formcoach.models.location import is_adapter
+from formcoach.models.location import is_adapter, locate
 from formcoach.training import resumption, run_directory
 from formcoach.training.preflight import NAMED, Opened, open_clips, usable_cores
 from formcoach.training.processes import Place
@@ -177,8 +177,10 @@ def describe(config: TrainingConfig, resolved: dict[str, Any]) -> run_directory.
     """Return the content of `training_config.json`; `resolved` is what follows from settings and data."""
     registries = [Path(path) for path in (config.datasets, config.val_datasets) if path is not None]
     annotations = [source.annotation for registry in registries for source in read_sources(registry)]
-    base = fingerprint(resolve_checkpoint(config.model))
-    return run_directory.describe_run(config.as_dict(), base, resolved, registries + annotations)
+    base = locate(config.model)
+    return run_directory.describe_run(
+        config.as_dict(), fingerprint(base.base), base.revision, resolved, registries + annotations
+    )
 
 
 def _check_resumed(config: TrainingConfig, resume: run_directory.Checkpoint) -> None:

@@ -16,6 +16,7 @@ import msgspec
 
 from formcoach.errors import UserError
 from formcoach.files import read_json, write_json, write_text
+from formcoach.models.location import named_at
 
 SETTINGS = "training_config.json"
 BEST = "best.json"
@@ -48,6 +49,7 @@ class RunDescription(msgspec.Struct, frozen=True):
         resolved: what follows from settings and data.
         versions: of the packages that take part.
         data: SHA-256 of each file whose content decides what is learned.
+        revision: the base model's commit, if it is one of the hub.
     """
 
     settings: dict[str, Any]
@@ -55,6 +57,7 @@ class RunDescription(msgspec.Struct, frozen=True):
     resolved: dict[str, Any]
     versions: dict[str, str | None]
     data: dict[str, str]
+    revision: str | None = None
 
 
 def checkpoints(run: Path) -> list[Checkpoint]:
@@ -151,7 +154,11 @@ def cut_metrics(run: Path, step: int) -> None:
 
 
 def describe_run(
-    settings: dict[str, Any], base: str, resolved: dict[str, Any], data_files: Sequence[Path]
+    settings: dict[str, Any],
+    base: str,
+    revision: str | None,
+    resolved: dict[str, Any],
+    data_files: Sequence[Path],
 ) -> RunDescription:
     """Return the description of a run, see `RunDescription`."""
     return RunDescription(
@@ -160,6 +167,7 @@ def describe_run(
         resolved,
         {name: _version(name) for name in ("formcoach", *VERSIONS)},
         {str(path.absolute()): hashlib.sha256(path.read_bytes()).hexdigest() for path in data_files},
+        revision,
     )
 
 
@@ -185,13 +193,15 @@ def check_same_run(run: Path, description: RunDescription, may_differ: frozenset
     """
     before = read_description(run)
     old, new = before.settings, description.settings
+    same_weights = before.base == description.base  # by another name, or at a revision that is named now
     changed = [
         f"{name} was {old.get(name)} and is {value}"
         for name, value in new.items()
-        if name not in may_differ and old.get(name) != value
+        if name not in may_differ and old.get(name) != value and not (name == "model" and same_weights)
     ]
-    if before.base != description.base:
-        changed.append(f"the weights of {new['model']} have changed")
+    if not same_weights:
+        named = f" (it was trained on {named_at(old['model'], before.revision)})" if before.revision else ""
+        changed.append(f"the weights of {new['model']} have changed{named}")
     known = set(before.data.values())
     changed += [f"{path} has changed" for path, digest in description.data.items() if digest not in known]
     if changed:
