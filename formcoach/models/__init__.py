@@ -16,6 +16,7 @@ from formcoach.models.hub import at_revision
 from formcoach.models.internvideo import INTERNVIDEO
 from formcoach.models.location import RECIPE_FILE, TINY, base_of, config_file, locate, resolve_checkpoint
 from formcoach.models.precision import Precision
+from formcoach.models.sizes import ModelSizes
 
 if TYPE_CHECKING:
     from formcoach.models.export import Exported
@@ -127,6 +128,19 @@ def recipe_for(path_or_id: str | Path) -> Recipe:
         return msgspec.convert(asdict(recipe) | own, Recipe)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {error}. {remedy}") from None
+
+
+def sizes_for(path_or_id: str | Path) -> ModelSizes:
+    """Return the sizes of a model; those of the published checkpoints are known without a download.
+
+    Raises:
+        UserError: it does not exist, or belongs to no known family.
+    """
+    for family in FAMILIES:
+        if str(path_or_id) in family.published:
+            return family.published[str(path_or_id)]
+    config = config_file(path_or_id)
+    return _family(config).sizes(config)
 
 
 def default_model() -> tuple[str, str]:

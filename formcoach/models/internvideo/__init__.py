@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from formcoach.config import Recipe
 from formcoach.models.family import Family
+from formcoach.models.internvideo.original import PUBLISHED_8B
+from formcoach.models.internvideo.sizes import read_sizes, sizes_of
 from formcoach.models.precision import Precision
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ INTERNVIDEO = Family(
     model_types=("internvl_chat", "internvideo"),
     load=_load,
     open=_open,
+    sizes=read_sizes,
+    published=dict.fromkeys(
+        ("OpenGVLab/InternVideo2_5_Chat_8B", "OpenGVLab/InternVL_2_5_HiCo_R16"), sizes_of(PUBLISHED_8B)
+    ),
     vision="vision_tower",
     connector="multi_modal_projector",
     language="language_model",

@@ -1,0 +1,122 @@
+"""The sizes of an InternVideo2.5 model from its `config.json`, without torch."""
+
+from pathlib import Path
+
+import msgspec
+
+from formcoach.errors import UserError
+from formcoach.files import read_json
+from formcoach.models.internvideo.original import ORIGINAL_TYPE, REMEDY, OriginalConfig, parse_original
+from formcoach.models.sizes import ModelSizes, Tower
+
+TOKENS_PER_FRAME = 16
+
+
+def sizes_of(config: OriginalConfig) -> ModelSizes:
+    """Return the sizes of an original checkpoint's model."""
+    vision, language = config.vision_config, config.llm_config
+    head_width = language.hidden_size // language.num_attention_heads
+    key_values = head_width * (language.num_key_value_heads or language.num_attention_heads)
+    return _sizes(
+        Tower(vision.num_hidden_layers, vision.hidden_size, vision.hidden_size, vision.intermediate_size, gated=False),
+        Tower(language.num_hidden_layers, language.hidden_size, key_values, language.intermediate_size, gated=True),
+        vision.image_size,
+        vision.patch_size,
+        vision.num_channels,
+        language.vocab_size,
+        biases=(vision.qkv_bias, language.bias),
+        tied=language.tie_word_embeddings,
+    )
+
+
+class NativeVision(msgspec.Struct, frozen=True):
+    """`vision_config` of this project's `config.json`."""
+
+    num_hidden_layers: int
+    hidden_size: int
+    intermediate_size: int
+    image_size: list[int]
+    patch_size: list[int]
+    num_channels: int
+    attention_bias: bool
+
+
+class NativeLanguage(msgspec.Struct, frozen=True):
+    """`text_config` of this project's `config.json`."""
+
+    num_hidden_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    attention_bias: bool = False
+
+
+class NativeConfig(msgspec.Struct, frozen=True):
+    """`config.json` as this project writes it."""
+
+    vision_config: NativeVision
+    text_config: NativeLanguage
+    tie_word_embeddings: bool = False
+
+
+def read_sizes(path: Path) -> ModelSizes:
+    """Return the sizes of the model that a `config.json` describes, an original's or this project's.
+
+    Raises:
+        UserError: if it cannot be read or is not that of an InternVideo2.5 model.
+    """
+    raw = read_json(path, REMEDY)
+    if isinstance(raw, dict) and raw.get("model_type") == ORIGINAL_TYPE:
+        return sizes_of(parse_original(path, raw))
+    try:
+        config = msgspec.convert(raw, NativeConfig)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: {error}. {REMEDY}") from None
+    vision, language = config.vision_config, config.text_config
+    key_values = language.head_dim * language.num_key_value_heads
+    return _sizes(
+        Tower(vision.num_hidden_layers, vision.hidden_size, vision.hidden_size, vision.intermediate_size, gated=False),
+        Tower(language.num_hidden_layers, language.hidden_size, key_values, language.intermediate_size, gated=True),
+        vision.image_size[0],
+        vision.patch_size[0],
+        vision.num_channels,
+        language.vocab_size,
+        biases=(vision.attention_bias, language.attention_bias),
+        tied=config.tie_word_embeddings,
+    )
+
+
+def _sizes(
+    vision: Tower,
+    language: Tower,
+    image_size: int,
+    patch_size: int,
+    channels: int,
+    vocabulary: int,
+    biases: tuple[bool, bool],
+    tied: bool,
+) -> ModelSizes:
+    """Count what InternViT, the connector and InternLM2 have beside their linear layers."""
+    patches = (image_size // patch_size) ** 2
+    embeddings = vision.width * (channels * patch_size**2 + 1 + 1 + 1 + patches)  # kernel, its bias, class, positions
+    in_layer = 8 * vision.width + vision.mlp + 3 * vision.width * biases[0]  # two norms, two scales, three biases
+    merged_channels = 4 * vision.width  # pixel shuffle by 0.5
+    connector = 2 * merged_channels + language.width * (merged_channels + 1 + language.width + 1)
+    attention_biases = 2 * language.width + 2 * language.key_values
+    language_layer = 2 * language.width + attention_biases * biases[1]
+    return ModelSizes(
+        vision=vision,
+        vision_other=embeddings + vision.layers * in_layer,
+        patch_tokens=patches + 1,
+        image_size=image_size,
+        merged_channels=merged_channels,
+        merged_tokens=patches // 4,
+        connector=connector,
+        language=language,
+        language_other=language.width + language.layers * language_layer,
+        vocabulary=vocabulary,
+        tied=tied,
+        frame_tokens=TOKENS_PER_FRAME,
+    )
