@@ -185,7 +185,7 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
                 spellings.update(dict.fromkeys(("--" + body.replace("-", "_"), "--" + body.replace("_", "-"))))
         parser.add_argument(*spellings, **options)
 
-    add("--model", metavar="NAME", help="hub id, folder or `tiny` (default: the 8B on a GPU, else tiny)")
+    add("--model", metavar="NAME", help="hub id[@revision], folder or `tiny` (default: the 8B on a GPU, else tiny)")
     add("--datasets", metavar="FILE", default=DEFAULT_DATASETS, help="training datasets (default: %(default)s)")
     add("--val-datasets", metavar="FILE", help="validation datasets (default: *_val.json beside --datasets, if any)")
     add("--work-dir", metavar="DIR", help=f"run directory (default: {DEFAULT_WORK_DIR})")

@@ -28,7 +28,10 @@ def add_model_flags(parser: argparse.ArgumentParser, default: str) -> None:
         default: what the command does without `--model_path`, for its help.
     """
     add_flag(
-        parser, "--model_path", metavar="PATH", help=f"run, checkpoint, adapter, hub id or `tiny` (default: {default})"
+        parser,
+        "--model_path",
+        metavar="PATH",
+        help=f"run, checkpoint, adapter, hub id[@revision] or `tiny` (default: {default})",
     )
     add_flag(parser, "--base_model", metavar="PATH", help="the adapter's base, where it is not what the adapter names")
     add_flag(parser, "--quantization", choices=("nf4", "int8"), help="load the base in 4 or 8 bits")

@@ -128,6 +128,7 @@ def test_models(tmp_path):
     assert verify.check_model(None, []).found.startswith("tiny")
     assert "8B" in verify.check_model(None, [Gpu("H100", 80)]).found
     assert verify.check_model("owner/name", []).mark == PASS
+    assert verify.check_model("owner/name@refs/pr/1", []).mark == PASS
     assert verify.check_model("work_dirs/some/where", []).mark == FAIL
     assert verify.check_model(str(tmp_path), []).mark == FAIL
     (tmp_path / "config.json").touch()
