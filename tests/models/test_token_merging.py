@@ -35,8 +35,9 @@ def test_equals_the_literal_algorithm(count):
     torch.testing.assert_close(merge_tokens(tokens, 64, 4), merge_literally(tokens, 64, 4), atol=1e-5, rtol=1e-5)
 
 
-def test_gradient_flows_through_the_averages():
-    tokens = torch.randn(2, 100, 16, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("count", [256, 100])
+def test_gradient_flows_through_the_averages(count):
+    tokens = torch.randn(2, count, 16, generator=torch.Generator().manual_seed(0))
     weights = torch.randn(2, 64, 16, generator=torch.Generator().manual_seed(1))
     gradients = []
     for merge in (merge_tokens, merge_literally):
@@ -50,8 +51,24 @@ def test_equal_tokens_stay_as_they_are():
     torch.testing.assert_close(merge_tokens(torch.ones(1, 128, 8), 64, 2), torch.ones(1, 64, 8))
 
 
-def test_half_precision_keeps_its_type():
-    assert merge_tokens(torch.randn(1, 100, 8).bfloat16(), 64, 2).dtype == torch.bfloat16
+@pytest.mark.parametrize("count", [256, 100])
+def test_groups_do_not_see_each_other(count):
+    tokens = torch.randn(3, count, 16, generator=torch.Generator().manual_seed(2))
+    alone = [merge_tokens(group[None], 64, 4) for group in tokens]
+    torch.testing.assert_close(merge_tokens(tokens, 64, 4), torch.cat(alone))
+
+
+def test_as_many_tokens_as_are_kept_stay_as_they_are():
+    tokens = torch.randn(2, 64, 8)
+    assert torch.equal(merge_tokens(tokens, 64, 2), tokens)
+
+
+@pytest.mark.parametrize("count", [256, 100])
+def test_half_precision_is_averaged_in_float32(count):
+    tokens = torch.randn(2, count, 16, generator=torch.Generator().manual_seed(3)).bfloat16()
+    torch.testing.assert_close(
+        merge_tokens(tokens, 64, 4), merge_tokens(tokens.float(), 64, 4).bfloat16(), atol=0, rtol=0
+    )
 
 
 def test_too_few_tokens_are_refused():

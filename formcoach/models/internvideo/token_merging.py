@@ -1,8 +1,9 @@
 """HiCo token merging: bipartite soft matching of a clip's visual tokens.
 
 The algorithm is that of InternVideo2.5 (after Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023), written
-for all groups at once. It carries sums instead of averages: the similarity is a cosine, which a token's size does not
-change, so that one division at the end is enough.
+for all groups at once. Two things make it cheap. The rounds of matching see only what similarity is taken on, one
+head's width, and note where each token goes; the tokens themselves are added up once, at the end. And sums stand for
+averages until then: averaging over heads is linear, and a cosine does not change with a token's size.
 """
 
 import torch
@@ -27,72 +28,64 @@ def merge_tokens(tokens: Tensor, keep: int, heads: int) -> Tensor:
     Raises:
         ValueError: if a group has fewer than `keep` tokens.
     """
-    groups, count, _ = tokens.shape
+    groups, count, channels = tokens.shape
     if count < keep:
         raise ValueError(f"{count} tokens a group cannot be merged to {keep}")
-    sums = tokens.float()
-    sizes = sums.new_ones(groups, count, 1)
-    while count > keep:
-        merged = min(count // 2, count - keep)
-        sums, sizes = _merge_once(sums, sizes, merged, heads)
-        count -= merged
-    return (sums / sizes).to(tokens.dtype)
-
-
-def _merge_once(sums: Tensor, sizes: Tensor, merged: int, heads: int) -> tuple[Tensor, Tensor]:
-    """Merge `merged` even tokens of each group into odd ones; see `merge_tokens`."""
-    order, partner = _match(sums.detach(), merged, heads)
-    even_sums, odd_sums = sums[:, ::2], sums[:, 1::2]  # (groups, ceil(n / 2), c), (groups, n // 2, c)
-    even_sizes, odd_sizes = sizes[:, ::2], sizes[:, 1::2]
-    if order is None:
-        return _add_at(odd_sums, partner, even_sums), _add_at(odd_sizes, partner, even_sizes)
-    goes, stays = order[:, :merged], order[:, merged:]
-    partner = partner.gather(1, goes)
-    odd_sums = _add_at(odd_sums, partner, _take(even_sums, goes))
-    odd_sizes = _add_at(odd_sizes, partner, _take(even_sizes, goes))
-    return (
-        torch.cat([_take(even_sums, stays), odd_sums], dim=1),
-        torch.cat([_take(even_sizes, stays), odd_sizes], dim=1),
-    )
+    values = tokens.float()
+    places = _match(values, keep, heads)  # (groups, n)
+    sizes = values.new_zeros(groups, keep).scatter_add_(1, places, values.new_ones(groups, count))
+    # At full width index_add_, which adds whole rows, takes a ninth of scatter_add_; it wants places across all groups.
+    starts = torch.arange(0, groups * keep, keep, device=places.device)
+    sums = values.new_zeros(groups * keep, channels)
+    sums.index_add_(0, (places + starts[:, None]).flatten(), values.flatten(0, 1))
+    return (sums.unflatten(0, (groups, keep)) / sizes[..., None]).to(tokens.dtype)
 
 
 @torch.no_grad()
-def _match(sums: Tensor, merged: int, heads: int) -> tuple[Tensor | None, Tensor]:
-    """Return the even tokens in falling order of similarity, and each even token's most similar odd one.
-
-    The order is None where all even tokens are merged, which needs no sorting.
+def _match(values: Tensor, keep: int, heads: int) -> Tensor:
+    """Return which of the `keep` merged tokens each token becomes a part of.
 
     Args:
-        sums: (groups, n, channels) float32.
-        merged: even tokens that will be merged.
+        values: (groups, n, channels) float32.
+        keep: see `merge_tokens`.
         heads: see `merge_tokens`.
 
     Returns:
-        (groups, ceil(n / 2)) positions among the even tokens or None, (groups, ceil(n / 2)) among the odd tokens.
+        (groups, n) places from 0 to `keep` - 1.
     """
-    metric = sums.unflatten(-1, (heads, -1)).mean(dim=2)  # (groups, n, channels / heads)
+    groups, count, _ = values.shape
+    metric = values.unflatten(-1, (heads, -1)).mean(dim=2)  # (groups, n, channels / heads)
+    places = torch.arange(count, device=values.device).expand(groups, -1)
+    while count > keep:
+        merged = min(count // 2, count - keep)
+        moves = _match_once(metric, merged)
+        count -= merged
+        sums = metric.new_zeros(groups, count, metric.shape[-1])
+        metric = sums.scatter_add_(1, moves[..., None].expand_as(metric), metric)  # (groups, count, channels / heads)
+        places = moves.gather(1, places)
+    return places
+
+
+def _match_once(metric: Tensor, merged: int) -> Tensor:
+    """Return the place of each token after one round that merges `merged` even tokens of each group into odd ones.
+
+    Args:
+        metric: (groups, n, width), what similarity is taken on.
+        merged: at most the number of odd tokens.
+
+    Returns:
+        (groups, n) places from 0 to n - `merged` - 1: unmerged even tokens by falling similarity, then the odd ones.
+    """
     metric = metric / metric.norm(dim=-1, keepdim=True)
-    with torch.autocast(sums.device.type, enabled=False):
+    with torch.autocast(metric.device.type, enabled=False):
         similarity = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)  # (groups, even, odd)
-    best, partner = similarity.max(dim=-1)
-    if merged == best.shape[1]:
-        return None, partner
-    return best.argsort(dim=-1, descending=True), partner
-
-
-def _take(values: Tensor, positions: Tensor) -> Tensor:
-    """Pick tokens of each group: (groups, n, c) at (groups, k) -> (groups, k, c)."""
-    return values.flatten(0, 1).index_select(0, _flat(positions, values.shape[1])).view(*positions.shape, -1)
-
-
-def _add_at(values: Tensor, positions: Tensor, added: Tensor) -> Tensor:
-    """Add (groups, k, c) to (groups, n, c) at (groups, k), repeated positions included."""
-    sums = values.clone(memory_format=torch.contiguous_format)  # (groups, n, c)
-    sums.view(-1, sums.shape[-1]).index_add_(0, _flat(positions, sums.shape[1]), added.flatten(0, 1))
-    return sums
-
-
-def _flat(positions: Tensor, tokens: int) -> Tensor:
-    """Positions within groups of `tokens` tokens -> positions in all groups laid end to end."""
-    offsets = torch.arange(0, len(positions) * tokens, tokens, device=positions.device)
-    return (positions + offsets[:, None]).flatten()
+    best, partner = similarity.max(dim=-1)  # (groups, even)
+    unmerged = best.shape[1] - merged
+    ahead = torch.arange(metric.shape[1] - merged, device=metric.device).expand(len(metric), -1)
+    if unmerged:  # where all even tokens are merged, as in every halving, their order does not matter
+        stays = best.argsort(dim=-1, descending=True)[:, merged:]
+        partner = (partner + unmerged).scatter(1, stays, ahead[:, :unmerged])
+    moves = partner.new_empty(metric.shape[:2])
+    moves[:, ::2] = partner
+    moves[:, 1::2] = ahead[:, unmerged:]
+    return moves
