@@ -12,7 +12,7 @@ from formcoach.config import Recipe
 from formcoach.errors import UserError
 from formcoach.files import read_json
 from formcoach.models.family import Family
-from formcoach.models.hub import at_revision
+from formcoach.models.hub import HubName, at_revision
 from formcoach.models.internvideo import INTERNVIDEO
 from formcoach.models.location import RECIPE_FILE, TINY, base_of, config_file, locate, resolve_checkpoint
 from formcoach.models.precision import Precision
@@ -136,9 +136,10 @@ def sizes_for(path_or_id: str | Path) -> ModelSizes:
     Raises:
         UserError: it does not exist, or belongs to no known family.
     """
-    for family in FAMILIES:
-        if str(path_or_id) in family.published:
-            return family.published[str(path_or_id)]
+    if wanted := HubName.parse(path_or_id):
+        for family in FAMILIES:
+            if wanted.id in family.published:
+                return family.published[wanted.id]
     config = config_file(path_or_id)
     return _family(config).sizes(config)
 

@@ -20,11 +20,9 @@ from formcoach.files import replacing_folder, write_json
 from formcoach.models.adapters import check_base
 from formcoach.models.family import Family
 from formcoach.models.layout import Layout
-from formcoach.models.location import ADAPTER_WEIGHTS, RECIPE_FILE, Location
+from formcoach.models.location import ADAPTER_WEIGHTS, RECIPE_FILE, WEIGHT_SUFFIXES, Location, fetch_other_files
 from formcoach.models.merging import Merger
-
-INDEX = "model.safetensors.index.json"
-_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5"}
+from formcoach.models.weights import INDEX
 
 
 class Exported(msgspec.Struct, frozen=True):
@@ -77,6 +75,8 @@ def export(family: Family, location: Location, kind: str, output: Path) -> Expor
         )
     merger = Merger(family.open(location.base).model, location.adapter) if location.adapter is not None else None
     _check_space(output, layout)
+    if kind == "original" and (base := location.on_hub):
+        fetch_other_files(base, location.base)
     with replacing_folder(output) as folder:
         if kind == "original":
             for path in _other_files(layout.folder):
@@ -169,7 +169,7 @@ def _other_files(folder: Path) -> Iterator[Path]:
     root = folder.resolve()
     home = root.parents[1] if root.parent.name == "snapshots" else root
     for path in sorted(folder.rglob("*")):
-        if not path.is_file() or (path.suffix in _WEIGHTS):
+        if not path.is_file() or (path.suffix in WEIGHT_SUFFIXES):
             continue
         if not path.resolve().is_relative_to(home):
             raise UserError(f"{path}: is a link to a file outside of the checkpoint; remove it or put the file there")

@@ -9,6 +9,7 @@ import msgspec
 from formcoach.errors import UserError
 from formcoach.files import read_json
 from formcoach.models.hub import HubName, canonical, commit_of, fetch, file_names
+from formcoach.models.weights import INDEX, PICKLED, weight_files
 
 TINY = "tiny"
 TINY_FOLDER = Path(__file__).resolve().parents[1] / "assets" / TINY
@@ -16,12 +17,12 @@ TINY_FOLDER = Path(__file__).resolve().parents[1] / "assets" / TINY
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 RUN_SETTINGS = "training_config.json"
+WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5"}  # of any library
 RECIPE_FILE = "recipe.json"  # beside a model's config.json: what it is trained with
 BEST = "best.json"  # in a run directory: which checkpoint had the lowest validation loss
 
 _STEP = re.compile(r"(?:step_|checkpoint-)(\d+)")
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,14 @@ class Location:
         return commit_of(self.base) if HubName.parse(self.name) else None
 
     @property
+    def on_hub(self) -> HubName | None:
+        """The base model at its commit, if it is one of the hub."""
+        return HubName.parse(self.exact) if self.revision else None
+
+    @property
     def exact(self) -> str:
         """The base model's name with its commit, if it is one of the hub."""
         return named_at(self.name, self.revision)
-
-
-class _Index(msgspec.Struct):
-    """`model.safetensors.index.json`: which file holds which tensor."""
-
-    weight_map: dict[str, str]
 
 
 class BestCheckpoint(msgspec.Struct, frozen=True):
@@ -174,9 +174,7 @@ def _from_hub(wanted: HubName) -> Path:
     """Return the folder of a hub model in the hub's cache, downloading what is missing."""
     folder = fetch(wanted, _HUB_FILES, _has_weights)
     if not _has_weights(folder) and any(name.endswith(".bin") for name in file_names(wanted, folder)):
-        raise UserError(
-            f"model {wanted}: has pickled weights (*.bin) only, which can run code when read; use a safetensors version"
-        )
+        raise UserError(f"model {wanted}: {PICKLED}")
     return folder
 
 
@@ -186,12 +184,28 @@ def _has_config(folder: Path) -> bool:
 
 def _has_weights(folder: Path) -> bool:
     """Tell whether a folder has all files of weights: an adapter's, the only one, or each that the index names."""
-    if _is_complete(folder) or (folder / _WEIGHTS).is_file():
+    if _is_complete(folder):
         return True
     try:
-        files = msgspec.json.decode((folder / _INDEX).read_bytes(), type=_Index).weight_map.values()
-    except FileNotFoundError:
-        return False
-    except msgspec.DecodeError:
-        return True  # the loader tells what is wrong with it
-    return all((folder / name).is_file() for name in set(files))
+        return all(path.is_file() for path in weight_files(folder))
+    except UserError:
+        return (folder / INDEX).is_file()  # the loader tells what is wrong with it
+
+
+def fetch_other_files(base: HubName, folder: Path) -> None:
+    """Download all files of a hub model that loading it does not need, its weights in other formats excepted.
+
+    Args:
+        base: the model at its commit.
+        folder: of the model in the hub's cache.
+
+    Raises:
+        UserError: the hub cannot be reached.
+    """
+    others = [name for name in file_names(base, folder) if Path(name).suffix not in WEIGHT_SUFFIXES]
+    if others and not _all_there(folder, others):
+        fetch(base, tuple(others), lambda found: _all_there(found, others))
+
+
+def _all_there(folder: Path, names: list[str]) -> bool:
+    return all((folder / name).is_file() for name in names)

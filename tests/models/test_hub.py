@@ -318,3 +318,18 @@ def test_a_recorded_revision_does_not_hinder_a_base_in_a_folder(tmp_path):
     assert locate(tmp_path).base == FIXTURE
     assert locate(tmp_path).revision is None
     assert resolve_checkpoint("tiny") == TINY_FOLDER
+
+
+def test_exporting_fetches_the_files_that_tools_for_the_original_need(hub, ask, tmp_path):
+    export = "from formcoach.models import export_model\ntell(told(export_model, 'org/tiny', 'original', Path({!r})))"
+    ask("tell(told(resolve_checkpoint, 'org/tiny'))")
+    offline = error_of(ask(export.format("out"), HF_HUB_OFFLINE="1"))
+    assert "hf download org/tiny" in offline and not (tmp_path / "out").exists()
+    hub.asked.clear()
+    ask(export.format("out"))
+    assert hub.files_asked() == ["modeling_internvl_chat.py"]
+    assert (tmp_path / "out" / "modeling_internvl_chat.py").read_text().startswith("raise SystemExit")
+    assert not (tmp_path / "out" / "pytorch_model.bin").exists()
+    for name in (FIRST, SECOND, "config.json", "tokenizer.model"):
+        assert (tmp_path / "out" / name).read_bytes() == (FIXTURE / name).read_bytes()
+        assert not (tmp_path / "out" / name).is_symlink()

@@ -4,24 +4,20 @@ Original weights are renamed and regrouped while transformers streams them from 
 no second copy in memory or on disk.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
 from transformers import GenerationConfig
 
 from formcoach.errors import UserError
-from formcoach.files import inside, read_json
+from formcoach.files import read_json
 from formcoach.models.internvideo.configuration import InternVideoConfig
-from formcoach.models.internvideo.conversion import counterparts, stored_shapes
+from formcoach.models.internvideo.conversion import counterparts, expected_shapes
 from formcoach.models.internvideo.modeling import UNUSED_TENSORS, InternVideoForConditionalGeneration
 from formcoach.models.internvideo.original import (
     ORIGINAL_TYPE,
-    REMEDY,
     OriginalConfig,
     OriginalLanguage,
     parse_original,
@@ -30,16 +26,9 @@ from formcoach.models.internvideo.processor import IMAGE_TOKEN, InternVideoProce
 from formcoach.models.internvideo.tokenizer import load_tokenizer
 from formcoach.models.layout import Counterpart, Layout
 from formcoach.models.precision import Precision
+from formcoach.models.weights import REMEDY, stored_dtype, stored_shapes, weight_files
 
-INDEX = "model.safetensors.index.json"
-STORED_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 UNQUANTISED = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
-
-
-class ShardIndex(msgspec.Struct, frozen=True):
-    """`model.safetensors.index.json`: which file holds which tensor."""
-
-    weight_map: dict[str, str]
 
 
 def _leave_odd_widths_unpacked(model: torch.nn.Module) -> None:
@@ -98,7 +87,7 @@ def open_checkpoint(folder: Path) -> Layout:
         model = InternVideoForConditionalGeneration(config)
     names = list(model.state_dict())
     found = counterparts(names) if is_original else [Counterpart(name, (name,)) for name in names]
-    layout = Layout(folder, is_original, model, processor, _shards(folder), {one.name: one for one in found})
+    layout = Layout(folder, is_original, model, processor, weight_files(folder), {one.name: one for one in found})
     _check_tensors(layout)
     return layout
 
@@ -206,10 +195,10 @@ def _check_tensors(layout: Layout) -> None:
         UserError: naming the first missing, surplus or misshapen tensor.
     """
     folder, model = layout.folder, layout.model
-    wanted = stored_shapes(layout.counterparts.values(), model.state_dict())
+    wanted = expected_shapes(layout.counterparts.values(), model.state_dict())
     tied = model.all_tied_weights_keys
     optional = {one.name for one in layout.counterparts.values() if one.parts[0] in tied}
-    stored = _shapes_on_disk(layout.shards)
+    stored = stored_shapes(layout.shards)
     missing = [name for name in wanted if name not in stored and name not in optional]
     surplus = [name for name in stored if name not in wanted and not UNUSED_TENSORS.match(name)]
     misshapen = [name for name, shape in stored.items() if wanted.get(name, shape) != shape]
@@ -229,57 +218,3 @@ def _check_tensors(layout: Layout) -> None:
 
 def _more(names: list[str]) -> str:
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-
-
-def _shapes_on_disk(shards: Sequence[Path]) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of each tensor in the weight files, from their headers alone.
-
-    Raises:
-        UserError: if one is missing or damaged.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for shard in shards:
-        try:
-            with safe_open(shard, framework="pt") as tensors:
-                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-        except FileNotFoundError:
-            raise UserError(f"{shard}: no such file, though the index names it. {REMEDY}") from None
-        except SafetensorError as error:
-            raise UserError(f"{shard}: is damaged ({error}). {REMEDY}") from None
-    return shapes
-
-
-def stored_dtype(shards: Sequence[Path]) -> str:
-    """Return torch's name for the type of a checkpoint's weights, that of its first floating-point tensor.
-
-    Raises:
-        UserError: if it has none of a known type.
-    """
-    for shard in shards:
-        with safe_open(shard, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118
-                if (dtype := tensors.get_slice(name).get_dtype()) in STORED_DTYPES:
-                    return STORED_DTYPES[dtype]
-    raise UserError(f"{shards[0].parent}: its weights are not {', '.join(STORED_DTYPES.values())}. {REMEDY}")
-
-
-def _shards(folder: Path) -> tuple[Path, ...]:
-    """Return the weight files of a checkpoint.
-
-    Raises:
-        UserError: if it has none, or only such that can run code when they are read.
-    """
-    index = folder / INDEX
-    if (folder / "model.safetensors").is_file():
-        return (folder / "model.safetensors",)
-    if index.is_file():
-        try:
-            names = msgspec.convert(read_json(index, REMEDY), ShardIndex).weight_map.values()
-        except msgspec.ValidationError as error:
-            raise UserError(f"{index}: {error}. {REMEDY}") from None
-        return tuple(inside(folder, name) for name in sorted(set(names)))
-    if any(folder.glob("*.bin")):
-        raise UserError(
-            f"{folder}: has pickled weights (*.bin) only, which can run code when read; use a safetensors version"
-        )
-    raise UserError(f"{folder}: has no model.safetensors or {INDEX}. {REMEDY}")

@@ -127,7 +127,7 @@ def counterparts(ours: Iterable[str]) -> list[Counterpart]:
     return [Counterpart(name, tuple(parts[name]), splits[name]) for name in parts]
 
 
-def stored_shapes(tensors: Iterable[Counterpart], ours: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def expected_shapes(tensors: Iterable[Counterpart], ours: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a checkpoint's tensors, in which q, k and v lie one behind the other.
 
     Args:

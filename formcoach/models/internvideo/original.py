@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 
 from formcoach.errors import UserError
+from formcoach.models.weights import REMEDY
 
 ORIGINAL_TYPE = "internvl_chat"
 TEMPLATE = "internvl2_5"
-REMEDY = "Download the checkpoint again, all of its files."
 
 
 class OriginalVision(msgspec.Struct, frozen=True):

@@ -14,11 +14,12 @@ from transformers.utils.sentencepiece_model_pb2_new import ModelProto
 
 from formcoach.files import replacing_folder, write_json
 from formcoach.models.internvideo.checkpoint import config_from_original
-from formcoach.models.internvideo.conversion import counterparts, stored_shapes
+from formcoach.models.internvideo.conversion import counterparts, expected_shapes
 from formcoach.models.internvideo.modeling import InternVideoForConditionalGeneration
 from formcoach.models.internvideo.original import ORIGINAL_TYPE, OriginalConfig
 from formcoach.models.internvideo.processor import IMAGE_TOKEN
 from formcoach.models.internvideo.tokenizer import BPE_MODEL, BYTE, CONTROL, UNKNOWN
+from formcoach.models.weights import INDEX
 
 # The tokens that InternLM2.5 and InternVL add, in the order of their ids; they are the last of the vocabulary.
 ADDED_TOKENS = (
@@ -66,7 +67,7 @@ def write_random_checkpoint(
     image_token = config.llm_config.vocab_size - len(ADDED_TOKENS) + ADDED_TOKENS.index(IMAGE_TOKEN)
     with torch.device("meta"):
         ours = InternVideoForConditionalGeneration(config_from_original(folder, config, image_token)).state_dict()
-    shapes = stored_shapes(counterparts(ours), ours)
+    shapes = expected_shapes(counterparts(ours), ours)
     with replacing_folder(folder) as temporary:
         write_json(temporary / "config.json", _config_json(config))
         write_tokenizer(temporary, config.llm_config.vocab_size)
@@ -81,7 +82,7 @@ def write_random_checkpoint(
             save_file(tensors, temporary / file, metadata={"format": "pt"})
             index |= dict.fromkeys(names, file)
         total = sum(torch.Size(shape).numel() for shape in shapes.values()) * dtype.itemsize
-        write_json(temporary / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": index})
+        write_json(temporary / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
 
 
 def write_tokenizer(folder: Path, vocabulary: int) -> None:

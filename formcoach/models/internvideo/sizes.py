@@ -6,8 +6,9 @@ import msgspec
 
 from formcoach.errors import UserError
 from formcoach.files import read_json
-from formcoach.models.internvideo.original import ORIGINAL_TYPE, REMEDY, OriginalConfig, parse_original
+from formcoach.models.internvideo.original import ORIGINAL_TYPE, OriginalConfig, parse_original
 from formcoach.models.sizes import ModelSizes, Tower
+from formcoach.models.weights import REMEDY
 
 TOKENS_PER_FRAME = 16
 

@@ -21,8 +21,8 @@ from transformers.utils.sentencepiece_model_pb2_new import ModelProto, Normalize
 
 from formcoach.errors import UserError
 from formcoach.files import read_bytes, read_json, write_text
+from formcoach.models.weights import REMEDY
 
-REMEDY = "Download the checkpoint again, all of its files."
 SPACE = "▁"  # SentencePiece writes a space as this
 CACHE = Path(HF_ASSETS_CACHE) / "formcoach" / "tokenizers"
 VERSION = 1  # of the conversion: raised where its result changes, so that what is cached is made anew
