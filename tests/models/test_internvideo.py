@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from formcoach.data.collate import collate_prompts
 from formcoach.models import load_model
 
 
@@ -52,27 +53,19 @@ def test_each_clip_of_a_batch_gets_its_own_frames(fixture_model, full_inputs):
 
 def test_a_left_padded_batch_answers_as_each_prompt_alone(fixture_model, recorded):
     model, processor = fixture_model
-    questions = ["Well?", "What mistakes, if any, are present, and what corrections would you recommend?"]
-    pixels = [recorded["pixel_values"], recorded["pixel_values"].flip(0)]
-    prompts = [processor.tokenizer(processor.prompt(question, 8)).input_ids for question in questions]
-    alone = [
-        model.generate(
-            input_ids=torch.tensor([ids]),
-            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-            pixel_values=pixel,
-            max_new_tokens=12,
-        )[0, len(ids) :].tolist()
-        for ids, pixel in zip(prompts, pixels, strict=True)
-    ]
-    longest = max(map(len, prompts))
-    padding = [longest - len(ids) for ids in prompts]
-    together = model.generate(
-        input_ids=torch.tensor([[2] * pad + ids for pad, ids in zip(padding, prompts, strict=True)]),
-        attention_mask=torch.tensor([[0] * pad + [1] * (longest - pad) for pad in padding]),
-        pixel_values=torch.cat(pixels),
-        max_new_tokens=12,
-    )[:, longest:]
-    assert together.tolist() == alone
+    questions = ["Well?", "What mistakes, if any, are present, and what corrections would you recommend?", "Why?"]
+    pixels = [recorded["pixel_values"], recorded["pixel_values"][:4], recorded["pixel_values"].flip(0)]
+    clips = []
+    for question, pixel in zip(questions, pixels, strict=True):
+        ids = torch.tensor([processor.tokenizer(processor.prompt(question, len(pixel))).input_ids])
+        clips.append({"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixel})
+    assert len({clip["input_ids"].shape for clip in clips}) == 3
+
+    def answers(clips):
+        batch = collate_prompts(clips, pad_id=2)
+        return model.generate(**batch, max_new_tokens=12)[:, batch["input_ids"].shape[1] :].tolist()
+
+    assert answers(clips) == [answers([clip])[0] for clip in clips]
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -1,0 +1,56 @@
+"""The benchmarks run and print what they promise; how fast things are is not asserted."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def benchmark(name, *arguments):
+    command = [sys.executable, BENCHMARKS / name, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_token_merging():
+    code, output, errors = benchmark("token_merging.py", "--frames", 4, "--repeat", 1, "--dtype", "float32")
+    assert code == 0, errors
+    assert "cores" in output and re.search(r"\d\.\dx +\d\.\de-0\d\n$", output)
+
+
+def test_wrong_frames_are_refused(tmp_path):
+    for arguments in (("token_merging.py", "--frames", 6), ("real_size.py", "--frames", 6, "--checkpoint", tmp_path)):
+        code, _, errors = benchmark(*arguments)
+        assert code == 2 and len(errors.splitlines()) == 1 and "not a multiple of 4" in errors
+
+
+def test_real_size_does_not_write_into_a_full_folder(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    code, _, errors = benchmark("real_size.py", "--checkpoint", tmp_path)
+    assert code == 2 and errors == f"error: {tmp_path}: is not empty and no checkpoint; name a new folder\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is told by Linux only")
+def test_real_size_on_a_small_checkpoint(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    from formcoach.models.internvideo.original import PUBLISHED_8B
+    from formcoach.models.internvideo.random_checkpoint import write_random_checkpoint
+
+    vision = msgspec.structs.replace(PUBLISHED_8B.vision_config, num_hidden_layers=1)
+    language = msgspec.structs.replace(PUBLISHED_8B.llm_config, num_hidden_layers=1, vocab_size=8192)
+    config = msgspec.structs.replace(PUBLISHED_8B, vision_config=vision, llm_config=language)
+    write_random_checkpoint(tmp_path / "checkpoint", config)
+    code, output, errors = benchmark("real_size.py", "--checkpoint", tmp_path / "checkpoint", "--device", "cpu")
+    assert code == 0, errors
+    losses = [float(loss) for loss in re.findall(r"loss (\d+\.\d+)", output)]
+    assert losses[1] < losses[0]
+    for phase in ("load", "add adapters", "training step 1", "training step 2", "answer, 16 tokens"):
+        assert re.search(rf"^{phase} +\d+\.\d +\d+\.\d\d", output, re.MULTILINE)
+    assert re.search(r"peak \d+\.\d\d GB, estimated \d+\.\d\d GB", output)
