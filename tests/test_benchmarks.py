@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
+from resized import resized_8b
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -40,12 +40,9 @@ def test_real_size_does_not_write_into_a_full_folder(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is told by Linux only")
 def test_real_size_on_a_small_checkpoint(tmp_path):
     pytest.importorskip("bitsandbytes")
-    from formcoach.models.internvideo.original import PUBLISHED_8B
     from formcoach.models.internvideo.random_checkpoint import write_random_checkpoint
 
-    vision = msgspec.structs.replace(PUBLISHED_8B.vision_config, num_hidden_layers=1)
-    language = msgspec.structs.replace(PUBLISHED_8B.llm_config, num_hidden_layers=1, vocab_size=8192)
-    config = msgspec.structs.replace(PUBLISHED_8B, vision_config=vision, llm_config=language)
+    config = resized_8b({"num_hidden_layers": 1}, {"num_hidden_layers": 1, "vocab_size": 8192})
     write_random_checkpoint(tmp_path / "checkpoint", config)
     code, output, errors = benchmark("real_size.py", "--checkpoint", tmp_path / "checkpoint", "--device", "cpu")
     assert code == 0, errors

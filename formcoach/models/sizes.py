@@ -33,6 +33,11 @@ class Tower:
         """Weights of the linear layers of all transformer layers, without biases."""
         return self.layers * sum(inputs * outputs for inputs, outputs in self.linear_shapes)
 
+    @property
+    def largest_layer(self) -> int:
+        """Weights of the largest linear layer."""
+        return max(inputs * outputs for inputs, outputs in self.linear_shapes)
+
     def lora_parameters(self, rank: int) -> int:
         """Weights of LoRA matrices on all linear layers."""
         return self.layers * rank * sum(inputs + outputs for inputs, outputs in self.linear_shapes)

@@ -12,21 +12,21 @@ from formcoach.models.sizes import ModelSizes, Tower
 GB = 1e9
 CARDS = (8, 12, 16, 24, 40, 80)  # GB of GPUs that people have
 
-# Bytes a weight. NF4: half a byte, an 8-bit scale for 64 weights and a 32-bit one for 256 of those (Dettmers et al.,
-# "QLoRA", 2023); int8: one byte, and a 32-bit scale a row that does not show.
-DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+# Bytes a number: all that is not quantised is held in half precision. NF4: half a byte, an 8-bit scale for 64 weights
+# and a 32-bit one for 256 of those (Dettmers et al., "QLoRA", 2023); int8: one byte, and a 32-bit scale a row that does
+# not show.
+HALF, FP32 = 2, 4
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 QUANTIZED_BYTES = {"nf4": NF4_BYTES, "int8": 1.0}
 
 FRAME_WORDS = 8  # tokens of `Frame12: <img>...</img>` and a line break, besides the visual ones
-FP32 = 4
 LOGIT_BYTES = 12  # of a logit: in half precision, its log-probability and its gradient in float32, one more in half
 ADAM_BYTES = 8  # two moments of a weight, float32
 
-# Measured: CUDA's context with the kernels of PyTorch and bitsandbytes, or a Python process that has imported them.
+# CUDA's context with the kernels of PyTorch and bitsandbytes: what such processes usually take, not measured here.
 CUDA_CONTEXT = 0.6e9
-PROCESS = 0.25e9
-# What PyTorch's caching allocator holds in blocks that do not fit what is asked for; a share of the activations.
+PROCESS = 0.25e9  # a Python process that has imported PyTorch and transformers, measured
+# What PyTorch's caching allocator holds in blocks that fit nothing; a share of the activations, not measured here.
 FRAGMENTATION = 0.15
 
 
@@ -36,7 +36,6 @@ class Workload:
 
     Args:
         quantization: ``nf4``, ``int8`` or None, of the language model's linear layers.
-        dtype: of all else in the base.
         frames: of a clip.
         micro_batch_size: clips in one forward pass.
         text_tokens: of the longest sample, without its frames: system message, question and answer.
@@ -48,7 +47,6 @@ class Workload:
     """
 
     quantization: str | None = None
-    dtype: str = "bfloat16"
     frames: int = 8
     micro_batch_size: int = 1
     text_tokens: int = 300
@@ -57,11 +55,6 @@ class Workload:
     train_connector: bool = True
     checkpointing: bool = True
     cuda: bool = True
-
-    @property
-    def bytes_each(self) -> int:
-        """Bytes of a number in the base's own type."""
-        return DTYPE_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -135,8 +128,8 @@ def sample_tokens(sizes: ModelSizes, work: Workload) -> int:
 def _weights(sizes: ModelSizes, work: Workload) -> float:
     """Return the bytes of the base."""
     quantised = sizes.language.linear_parameters
-    each = QUANTIZED_BYTES[work.quantization] if work.quantization is not None else work.bytes_each
-    return quantised * each + (sizes.parameters - quantised) * work.bytes_each
+    each = QUANTIZED_BYTES[work.quantization] if work.quantization is not None else HALF
+    return quantised * each + (sizes.parameters - quantised) * HALF
 
 
 def _trained(sizes: ModelSizes, work: Workload) -> int:
@@ -153,8 +146,7 @@ def _quantising(sizes: ModelSizes, work: Workload) -> float:
     """
     if work.quantization is None:
         return 0
-    largest = max(inputs * outputs for inputs, outputs in sizes.language.linear_shapes)
-    return largest * (work.bytes_each if work.cuda else 3 * FP32)
+    return sizes.language.largest_layer * (HALF if work.cuda else 3 * FP32)
 
 
 def _activations(sizes: ModelSizes, work: Workload) -> tuple[float, float]:
@@ -165,28 +157,27 @@ def _activations(sizes: ModelSizes, work: Workload) -> tuple[float, float]:
     tokens = work.micro_batch_size * sample_tokens(sizes, work)
     frames = work.micro_batch_size * work.frames
     patches = frames * sizes.patch_tokens
-    each = work.bytes_each
     pixels = frames * 3 * sizes.image_size**2 * FP32
-    copies = _trained(sizes, work) * DTYPE_BYTES["bfloat16"]  # of the trained weights, which autocast keeps for a step
+    copies = _trained(sizes, work) * HALF  # of the trained weights, which autocast keeps for a step
     kept = pixels + copies + _kept(sizes.language, tokens, work)
     if work.lora_vit:
         kept += _kept(sizes.vision, patches, work)
-    in_layer = tokens * _saved(sizes.language, each) + _largest_layer(sizes, work)
-    in_vision = patches * (4 * sizes.vision.width + 2 * sizes.vision.mlp) * each
-    merging = frames * sizes.merged_tokens * sizes.merged_channels * (each + 2 * FP32)
+    in_layer = tokens * _saved(sizes.language) + _dequantised(sizes, work)
+    in_vision = patches * (4 * sizes.vision.width + 2 * sizes.vision.mlp) * HALF
+    merging = frames * sizes.merged_tokens * sizes.merged_channels * (HALF + FP32)
     logits = tokens * sizes.vocabulary * LOGIT_BYTES
-    recomputed = in_layer if work.checkpointing else _largest_layer(sizes, work)
-    vision_backward = patches * _saved(sizes.vision, each) if work.lora_vit and work.checkpointing else 0
+    recomputed = in_layer if work.checkpointing else _dequantised(sizes, work)
+    vision_backward = patches * _saved(sizes.vision) if work.lora_vit and work.checkpointing else 0
     return kept + max(logits, recomputed, vision_backward, in_vision, merging), logits
 
 
 def _kept(tower: Tower, tokens: int, work: Workload) -> float:
     """Return what the forward pass keeps of a stack of layers for the backward pass."""
-    a_layer = tokens * (tower.width * work.bytes_each if work.checkpointing else _saved(tower, work.bytes_each))
+    a_layer = tokens * (tower.width * HALF if work.checkpointing else _saved(tower))
     return tower.layers * a_layer
 
 
-def _saved(tower: Tower, each: int) -> float:
+def _saved(tower: Tower) -> float:
     """Return the bytes of a token that the backward pass of one layer needs, the base's own weights being frozen.
 
     That is the inputs of both norms (in float32), of the adapters (a copy each), queries, keys, values and result of
@@ -196,11 +187,11 @@ def _saved(tower: Tower, each: int) -> float:
     adapters = (len(tower.linear_shapes) - 1) * tower.width + tower.mlp
     attention = 2 * tower.width + 2 * tower.key_values
     feed_forward = (3 if tower.gated else 1) * tower.mlp
-    return norms + (adapters + attention + feed_forward) * each
+    return norms + (adapters + attention + feed_forward) * HALF
 
 
-def _largest_layer(sizes: ModelSizes, work: Workload) -> float:
+def _dequantised(sizes: ModelSizes, work: Workload) -> float:
     """Return the bytes of the largest quantised layer in half precision, as which it is computed."""
     if work.quantization is None:
         return 0
-    return max(inputs * outputs for inputs, outputs in sizes.language.linear_shapes) * work.bytes_each
+    return sizes.language.largest_layer * HALF

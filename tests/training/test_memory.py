@@ -5,10 +5,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 import torch
+from resized import resized_8b
 from torch.profiler import ProfilerActivity, profile
 
 from formcoach.models import family_of, load_model, sizes_for
@@ -43,28 +43,11 @@ def test_the_published_model_is_known_without_a_download():
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory):
     """The 8B's proportions at an eighth of its width, two layers of either kind, frames of 224 pixels."""
-    vision = msgspec.structs.replace(
-        PUBLISHED_8B.vision_config,
-        hidden_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=512,
-        image_size=224,
-    )
-    language = msgspec.structs.replace(
-        PUBLISHED_8B.llm_config,
-        hidden_size=512,
-        num_hidden_layers=2,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        intermediate_size=1792,
-        vocab_size=32_768,
-    )
+    vision = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
+    language = {"hidden_size": 512, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2}
+    language |= {"intermediate_size": 1792, "vocab_size": 32_768}
     folder = tmp_path_factory.mktemp("narrow") / "checkpoint"
-    config = msgspec.structs.replace(
-        PUBLISHED_8B, vision_config=vision, llm_config=language, force_image_size=vision.image_size
-    )
-    write_random_checkpoint(folder, config)
+    write_random_checkpoint(folder, resized_8b(vision | {"image_size": 224}, language))
     return folder
 
 
