@@ -1,6 +1,15 @@
 """How large a model is, from its configuration alone: parameters by part, and what its activations depend on."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+# What a configuration may say, so that a damaged or hostile one is refused before it fills the memory.
+Layers = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
+Channels = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Pixels = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+Tokens = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,9 @@ def test_no_weights_at_all(original):
         ({"llm_config__num_attention_heads": 5}, "is not a multiple of the number of attention heads"),
         ({"vision_config__image_size": 84, "force_image_size": 84}, "36 tokens a group cannot be merged to 64"),
         ({"vision_config__image_size": 182, "force_image_size": 182}, "182 pixels cannot be cut into pairs"),
+        ({"llm_config__num_hidden_layers": 10**9}, "Expected `int` <= 1000 - at `$.llm_config.num_hidden_layers`"),
+        ({"llm_config__num_hidden_layers": 0}, "Expected `int` >= 1 - at `$.llm_config.num_hidden_layers`"),
+        ({"vision_config__image_size": 10**9}, "Expected `int` <= 10000 - at `$.vision_config.image_size`"),
         ({"vision_config": {}}, "Object missing required field `hidden_size` - at `$.vision_config`"),
     ],
 )
@@ -159,7 +162,9 @@ def test_an_own_config_with_a_wrong_value(base_model, tmp_path):
     model, processor = base_model
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    edit_config(tmp_path, tokens_per_group="many")
+    edit_config(tmp_path, text_config__num_hidden_layers=10**9)
+    assert "Expected `int` <= 1000 - at `$.text_config.num_hidden_layers`" in refusal(tmp_path)
+    edit_config(tmp_path, text_config__num_hidden_layers=2, tokens_per_group="many")
     assert "config.json: Validation error for field 'tokens_per_group'" in refusal(tmp_path)
 
 

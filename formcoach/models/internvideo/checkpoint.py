@@ -23,6 +23,7 @@ from formcoach.models.internvideo.original import (
     parse_original,
 )
 from formcoach.models.internvideo.processor import IMAGE_TOKEN, InternVideoProcessor, settings_from
+from formcoach.models.internvideo.sizes import read_sizes
 from formcoach.models.internvideo.tokenizer import load_tokenizer
 from formcoach.models.layout import Counterpart, Layout
 from formcoach.models.precision import Precision
@@ -81,6 +82,7 @@ def open_checkpoint(folder: Path) -> Layout:
         config = config_from_original(path, original, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
         processor = InternVideoProcessor(tokenizer, settings_from(config))
     else:
+        read_sizes(path)  # refuses what is out of all bounds
         config = _build_config(path, raw)
         processor = InternVideoProcessor.from_pretrained(folder)
     with torch.device("meta"):

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from formcoach.errors import UserError
+from formcoach.models.sizes import Channels, Layers, Pixels, Tokens
 from formcoach.models.weights import REMEDY
 
 ORIGINAL_TYPE = "internvl_chat"
@@ -15,13 +16,13 @@ TEMPLATE = "internvl2_5"
 class OriginalVision(msgspec.Struct, frozen=True):
     """`vision_config` of an original checkpoint: an InternViT."""
 
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    patch_size: int
-    image_size: int
-    num_channels: int = 3
+    hidden_size: Channels
+    num_hidden_layers: Layers
+    num_attention_heads: Channels
+    intermediate_size: Channels
+    patch_size: Pixels
+    image_size: Pixels
+    num_channels: Channels = 3
     qkv_bias: bool = True
     qk_normalization: bool = False
     norm_type: str = "layer_norm"
@@ -41,13 +42,13 @@ class OriginalLanguage(msgspec.Struct, frozen=True):
     """`llm_config` of an original checkpoint: an InternLM2."""
 
     model_type: str
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    num_key_value_heads: int | None = None
-    max_position_embeddings: int = 32768
+    vocab_size: Tokens
+    hidden_size: Channels
+    num_hidden_layers: Layers
+    num_attention_heads: Channels
+    intermediate_size: Channels
+    num_key_value_heads: Channels | None = None
+    max_position_embeddings: Tokens = 32768
     hidden_act: str = "silu"
     rms_norm_eps: float = 1e-6
     bias: bool = False

@@ -7,7 +7,7 @@ import msgspec
 from formcoach.errors import UserError
 from formcoach.files import read_json
 from formcoach.models.internvideo.original import ORIGINAL_TYPE, OriginalConfig, parse_original
-from formcoach.models.sizes import ModelSizes, Tower
+from formcoach.models.sizes import Channels, Layers, ModelSizes, Pixels, Tokens, Tower
 from formcoach.models.weights import REMEDY
 
 TOKENS_PER_FRAME = 16
@@ -33,24 +33,24 @@ def sizes_of(config: OriginalConfig) -> ModelSizes:
 class NativeVision(msgspec.Struct, frozen=True):
     """`vision_config` of this project's `config.json`."""
 
-    num_hidden_layers: int
-    hidden_size: int
-    intermediate_size: int
-    image_size: list[int]
-    patch_size: list[int]
-    num_channels: int
+    num_hidden_layers: Layers
+    hidden_size: Channels
+    intermediate_size: Channels
+    image_size: list[Pixels]
+    patch_size: list[Pixels]
+    num_channels: Channels
     attention_bias: bool
 
 
 class NativeLanguage(msgspec.Struct, frozen=True):
     """`text_config` of this project's `config.json`."""
 
-    num_hidden_layers: int
-    hidden_size: int
-    intermediate_size: int
-    num_key_value_heads: int
-    head_dim: int
-    vocab_size: int
+    num_hidden_layers: Layers
+    hidden_size: Channels
+    intermediate_size: Channels
+    num_key_value_heads: Channels
+    head_dim: Channels
+    vocab_size: Tokens
     attention_bias: bool = False
 
 
