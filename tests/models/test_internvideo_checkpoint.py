@@ -168,6 +168,30 @@ def test_an_own_config_with_a_wrong_value(base_model, tmp_path):
     assert "config.json: Validation error for field 'tokens_per_group'" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config.json", {"frames_per_group": 0}, "config.json: frames_per_group is 0"),
+        ("config.json", {"tokens_per_group": -4}, "config.json: tokens_per_group is -4"),
+        ("config.json", {"frames_per_group": 3}, "cannot be merged to 64"),
+        ("processor_config.json", {"max_frames": 10}, "max_frames 10 are not multiples of 4 in rising order"),
+        ("processor_config.json", {"min_frames": 16}, "min_frames 16 and max_frames 8 are not"),
+        ("processor_config.json", {"image_size": 448}, "image_size is 448, but the model of config.json has 168"),
+        ("processor_config.json", {"tokens_per_frame": 64}, "tokens_per_frame is 64, but the model"),
+        ("processor_config.json", {"frames_per_group": 2}, "frames_per_group is 2, but the model"),
+        ("processor_config.json", {"frames_per_group": 0}, "are not multiples of 0"),
+    ],
+)
+def test_own_files_that_do_not_fit_together(base_model, tmp_path, file, change, message):
+    model, processor = base_model
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    values = json.loads((tmp_path / file).read_text()) | change
+    (tmp_path / file).write_text(json.dumps(values))
+    refused = refusal(tmp_path)
+    assert file in refused and message in refused
+
+
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 def test_only_the_language_model_is_quantised(quantization, full_inputs, recorded):
     bitsandbytes = pytest.importorskip("bitsandbytes")

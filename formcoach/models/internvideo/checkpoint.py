@@ -7,6 +7,7 @@ no second copy in memory or on disk.
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig
@@ -22,7 +23,7 @@ from formcoach.models.internvideo.original import (
     OriginalLanguage,
     parse_original,
 )
-from formcoach.models.internvideo.processor import IMAGE_TOKEN, InternVideoProcessor, settings_from
+from formcoach.models.internvideo.processor import IMAGE_TOKEN, SETTINGS_FILE, InternVideoProcessor, settings_from
 from formcoach.models.internvideo.sizes import read_sizes
 from formcoach.models.internvideo.tokenizer import load_tokenizer
 from formcoach.models.layout import Counterpart, Layout
@@ -85,6 +86,7 @@ def open_checkpoint(folder: Path) -> Layout:
         read_sizes(path)  # refuses what is out of all bounds
         config = _build_config(path, raw)
         processor = InternVideoProcessor.from_pretrained(folder)
+        _check_processor(folder, processor, config)
     with torch.device("meta"):
         model = InternVideoForConditionalGeneration(config)
     names = list(model.state_dict())
@@ -151,6 +153,9 @@ def _build_config(path: Path, values: dict[str, Any]) -> InternVideoConfig:
         config = InternVideoConfig.from_dict(values)
     except (StrictDataclassError, ValueError, TypeError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())[:200]}. {REMEDY}") from None
+    for name in ("frames_per_group", "tokens_per_group"):
+        if vars(config)[name] < 1:
+            raise UserError(f"{path}: {name} is {vars(config)[name]}, but has to be at least 1. {REMEDY}")
     vision = config.vision_config
     side = vision.image_size[0] / vision.patch_size[0] * config.downsample_ratio  # tokens a frame: side x side
     if side != int(side):
@@ -188,6 +193,22 @@ def _llama_config(language: OriginalLanguage) -> dict[str, Any]:
         "eos_token_id": language.eos_token_id,
         "pad_token_id": language.pad_token_id,
     }
+
+
+def _check_processor(folder: Path, processor: InternVideoProcessor, config: InternVideoConfig) -> None:
+    """Refuse a processor that belongs to another model.
+
+    Raises:
+        UserError: naming the first setting that does not fit.
+    """
+    fitting = msgspec.structs.asdict(settings_from(config))
+    for name in ("image_size", "tokens_per_frame", "frames_per_group"):
+        found = msgspec.structs.asdict(processor.settings)[name]
+        if found != fitting[name]:
+            raise UserError(
+                f"{folder / SETTINGS_FILE}: {name} is {found}, but the model of config.json has {fitting[name]}; "
+                "copy both files from the same checkpoint"
+            )
 
 
 def _check_tensors(layout: Layout) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerFast
 
 from formcoach.data.sampling import frame_count as frames_for
-from formcoach.data.sampling import frame_indices
+from formcoach.data.sampling import frame_indices, round_limits
 from formcoach.errors import UserError
 from formcoach.files import read_json, write_json
 
@@ -101,6 +101,12 @@ class InternVideoProcessor:
             settings = msgspec.convert(raw, ProcessorSettings)
         except msgspec.ValidationError as error:
             raise UserError(f"{path}: {error}. Copy the folder again.") from None
+        low, high, group = settings.min_frames, settings.max_frames, settings.frames_per_group
+        if group < 1 or low < 1 or high < low or low % group or high % group:
+            raise UserError(
+                f"{path}: min_frames {low} and max_frames {high} are not multiples of {group} in rising order; "
+                "correct them or copy the folder again"
+            )
         if not (Path(folder) / "tokenizer.json").is_file():
             raise UserError(f"{folder}: no tokenizer.json. Copy the folder again.")
         return cls(PreTrainedTokenizerFast.from_pretrained(folder), settings)
@@ -108,7 +114,8 @@ class InternVideoProcessor:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer, its chat template and the settings to `folder`."""
         self.tokenizer.save_pretrained(folder)
-        settings = msgspec.structs.replace(self.settings, min_frames=self.min_frames, max_frames=self.max_frames)
+        low, high = round_limits(self.min_frames, self.max_frames, self.settings.frames_per_group)
+        settings = msgspec.structs.replace(self.settings, min_frames=low, max_frames=high)
         write_json(Path(folder) / SETTINGS_FILE, msgspec.to_builtins(settings))
 
     @property
