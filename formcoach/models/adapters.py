@@ -17,7 +17,7 @@ from formcoach.errors import UserError
 from formcoach.files import read_json, write_json
 from formcoach.models.family import Family
 from formcoach.models.hub import HubName, commit_of
-from formcoach.models.location import Location, named_at, resolve_checkpoint
+from formcoach.models.location import ADAPTER_WEIGHTS, Location, named_at, resolve_checkpoint
 
 BASE_FILE = "base_model.json"
 REMEDY = "Name another checkpoint."
@@ -130,6 +130,8 @@ def load_adapter(model: Any, folder: Path, trainable: bool = False) -> PeftModel
     Raises:
         UserError: if the adapter is damaged or does not fit the model.
     """
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{folder}: has no {ADAPTER_WEIGHTS}; pickled weights are not read. {REMEDY}")
     if trainable:
         _keep_differentiable(model)
     try:
@@ -141,7 +143,7 @@ def load_adapter(model: Any, folder: Path, trainable: bool = False) -> PeftModel
         device = "cpu" if model.device.type == "meta" else str(model.device)
         loaded = set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device=device))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: the adapter cannot be loaded ({reason}). {REMEDY}") from None
     wrong = [name for name in loaded.missing_keys if f".{ADAPTER}." in name] + loaded.unexpected_keys
     if wrong:

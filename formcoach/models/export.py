@@ -17,7 +17,7 @@ from torch import Tensor
 from formcoach.command import progress
 from formcoach.errors import UserError
 from formcoach.files import replacing_folder, write_json
-from formcoach.models.adapters import check_base
+from formcoach.models.adapters import check_base, load_adapter
 from formcoach.models.family import Family
 from formcoach.models.layout import Layout
 from formcoach.models.location import ADAPTER_WEIGHTS, RECIPE_FILE, WEIGHT_SUFFIXES, Location, fetch_other_files
@@ -60,20 +60,19 @@ def export(family: Family, location: Location, kind: str, output: Path) -> Expor
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: exists already; name another folder or remove it")
     check_base(location)
-    if kind == "adapter":
-        if location.adapter is None:
-            raise UserError(f"{location.name}: is a base model without an adapter; use --format original or native")
-        with replacing_folder(output) as folder:
-            for path in _adapter_files(location.adapter):
-                shutil.copyfile(path, folder / path.name)
-            return _written(folder)
     layout = family.open(location.base)
+    if kind == "adapter":
+        return _export_adapter(location, layout, output)
     if kind == "original" and not layout.original:
         raise UserError(
             f"{location.name}: is in this project's layout, so the files of its original are not there; "
             "use --format native, or name the original with --base_model"
         )
-    merger = Merger(family.open(location.base).model, location.adapter) if location.adapter is not None else None
+    merger, processor, notes = None, layout.processor, []
+    if location.adapter is not None:
+        merger = Merger(family.open(location.base).model, location.adapter)
+        processor = type(processor).from_pretrained(location.adapter)
+        notes = _frames_note(layout.processor, processor) if kind == "original" else []
     _check_space(output, layout)
     if kind == "original" and (base := location.on_hub):
         fetch_other_files(base, location.base)
@@ -84,24 +83,32 @@ def export(family: Family, location: Location, kind: str, output: Path) -> Expor
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
         else:
-            _write_native_files(layout, location.adapter, folder)
+            _write_native_files(layout, processor, folder)
         index, left_out = _write_shards(layout, merger, kind == "native", folder)
         if kind == "native" and len(layout.shards) > 1:
             total = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
             write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
         written = _written(folder)
-    notes = []
     if left_out:
         notes.append(f"left out {left_out} tensors that the model does not use")
-    if kind == "original" and location.adapter is not None:
-        notes += _frames_note(layout.processor, location.adapter)
     return msgspec.structs.replace(written, merged=len(merger.names) if merger else 0, notes=tuple(notes))
 
 
-def _frames_note(processor: Any, adapter: Path) -> list[str]:
-    """Tell of the frames that the adapter was trained with, if the base's own layout implies others."""
-    trained = type(processor).from_pretrained(adapter)
-    if (trained.min_frames, trained.max_frames) == (processor.min_frames, processor.max_frames):
+def _export_adapter(location: Location, layout: Layout, output: Path) -> Exported:
+    """Copy an adapter, once it is seen to fit its base."""
+    if location.adapter is None:
+        raise UserError(f"{location.name}: is a base model without an adapter; use --format original or native")
+    load_adapter(layout.model, location.adapter)
+    type(layout.processor).from_pretrained(location.adapter)
+    with replacing_folder(output) as folder:
+        for path in _adapter_files(location.adapter):
+            shutil.copyfile(path, folder / path.name)
+        return _written(folder)
+
+
+def _frames_note(base: Any, trained: Any) -> list[str]:
+    """Tell of the frames that the adapter's processor takes, if the base's takes others."""
+    if (trained.min_frames, trained.max_frames) == (base.min_frames, base.max_frames):
         return []
     return [
         f"trained with {trained.min_frames} to {trained.max_frames} frames a clip, which the original layout has no "
@@ -141,13 +148,10 @@ def _write_shards(layout: Layout, merger: Merger | None, native: bool, folder: P
     return index, left_out
 
 
-def _write_native_files(layout: Layout, adapter: Path | None, folder: Path) -> None:
-    """Write configuration and processor, the latter as the adapter was trained with it."""
-    model, processor = layout.model, layout.processor
-    if adapter is not None:
-        processor = type(processor).from_pretrained(adapter)
-    model.config.architectures = [type(model).__name__]
-    model.config.save_pretrained(folder)
+def _write_native_files(layout: Layout, processor: Any, folder: Path) -> None:
+    """Write configuration and processor, and the recipe if there is one."""
+    layout.model.config.architectures = [type(layout.model).__name__]
+    layout.model.config.save_pretrained(folder)
     processor.save_pretrained(folder)
     if (layout.folder / RECIPE_FILE).is_file():
         shutil.copyfile(layout.folder / RECIPE_FILE, folder / RECIPE_FILE)

@@ -47,6 +47,7 @@ class Layout:
         model: without weights, on torch's meta device.
         processor: the model's.
         shards: its weight files.
+        dtype: torch's name for the type of its weights, that of the first.
         counterparts: tensor name in the checkpoint -> what it holds; others are not used by the model.
     """
 
@@ -55,4 +56,5 @@ class Layout:
     model: Any
     processor: Any
     shards: tuple[Path, ...]
+    dtype: str
     counterparts: Mapping[str, Counterpart]

@@ -130,6 +130,8 @@ def is_adapter(folder: Path) -> bool:
 def base_of(adapter: Path) -> str:
     """Return the base model that an adapter was trained on, from its `adapter_config.json`, with its commit."""
     config = read_json(adapter / ADAPTER_CONFIG, "Name another adapter.")
+    if not isinstance(config, dict):
+        raise UserError(f"{adapter / ADAPTER_CONFIG}: is not an object, as PEFT writes it. Name another adapter.")
     name = config.get("base_model_name_or_path")
     if not name:
         raise UserError(f"{adapter / ADAPTER_CONFIG}: does not name its base model; load it as adapter= of one")

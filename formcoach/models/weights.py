@@ -1,6 +1,7 @@
 """The files that hold a checkpoint's weights, and what their headers say; nothing is loaded."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,19 @@ class ShardIndex(msgspec.Struct, frozen=True):
     """`model.safetensors.index.json`: which file holds which tensor."""
 
     weight_map: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a weight file says about a tensor.
+
+    Args:
+        shape: of the tensor.
+        dtype: as safetensors names it, see `DTYPES`.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -40,37 +54,23 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     raise UserError(f"{folder}: has no {SINGLE} or {INDEX}. {REMEDY}")
 
 
-def stored_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of each tensor in weight files.
+def read_headers(files: Sequence[Path]) -> dict[str, Header]:
+    """Return what weight files say about their tensors, by name.
 
     Raises:
-        UserError: if one is missing or damaged.
+        UserError: if a file is missing or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
-    shapes: dict[str, tuple[int, ...]] = {}
+    headers: dict[str, Header] = {}
     for file in files:
         try:
             with safe_open(file, framework="pt") as tensors:
-                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+                for name in tensors.keys():  # noqa: SIM118
+                    tensor = tensors.get_slice(name)
+                    headers[name] = Header(tuple(tensor.get_shape()), tensor.get_dtype())
         except FileNotFoundError:
             raise UserError(f"{file}: no such file, though the index names it. {REMEDY}") from None
         except SafetensorError as error:
             raise UserError(f"{file}: is damaged ({error}). {REMEDY}") from None
-    return shapes
-
-
-def stored_dtype(files: Sequence[Path]) -> str:
-    """Return torch's name for the type of a checkpoint's weights, that of its first floating-point tensor.
-
-    Raises:
-        UserError: if it has none of a known type.
-    """
-    from safetensors import safe_open
-
-    for file in files:
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118
-                if (dtype := tensors.get_slice(name).get_dtype()) in DTYPES:
-                    return DTYPES[dtype]
-    raise UserError(f"{files[0].parent}: its weights are not {', '.join(DTYPES.values())}. {REMEDY}")
+    return headers

@@ -193,6 +193,28 @@ def test_what_cannot_be_exported_is_refused(tmp_path, adapter, monkeypatch):
     assert not out.exists() and not list(tmp_path.glob(".out*"))
 
 
+@pytest.mark.parametrize("kind", ["adapter", "original", "native"])
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("adapter_config.json", "[]", "is not an object"),
+        ("adapter_config.json", '{"base_model_name_or_path": "BASE", "peft_type": "NOPE"}', "cannot be loaded"),
+        ("adapter_model.safetensors", None, "has no adapter_model.safetensors; pickled weights are not read"),
+        ("processor_config.json", "[]", "processor_config.json: Expected `object`"),
+        ("tokenizer_config.json", "[]", "its tokenizer cannot be read"),
+        ("base_model.json", "[]", "base_model.json: Expected `object`"),
+    ],
+)
+def test_a_damaged_adapter_leaves_nothing_behind(tmp_path, adapter, kind, file, content, message):
+    trained = adapter()
+    if content is None:
+        (trained / file).rename(trained / "adapter_model.bin")
+    else:
+        (trained / file).write_text(content.replace("BASE", str(FIXTURE)))
+    assert message in refusal(trained, kind, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
 def test_a_link_out_of_the_checkpoint_is_not_followed(tmp_path):
     source = write_original(tmp_path / "source")
     (tmp_path / "secret").write_text("not for others")

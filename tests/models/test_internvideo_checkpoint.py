@@ -106,6 +106,48 @@ def test_a_misshapen_tensor_is_named(original):
     assert "tensor mlp1.1.weight has shape (64, 127), but config.json asks for (64, 128)" in refusal(original)
 
 
+def test_a_tensor_of_whole_numbers_is_named(original):
+    edit_tensors(original, lambda tensors: tensors.update({"mlp1.1.weight": torch.zeros(64, 128, dtype=torch.int32)}))
+    assert "tensor mlp1.1.weight is I32, not one of bfloat16" in refusal(original)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ([], "Expected `object`, got `array`"),
+        ({}, "missing required field `weight_map`"),
+        ({"weight_map": {"mlp1.0.bias": 1}}, "Expected `str`, got `int`"),
+        ({"weight_map": {"mlp1.0.bias": "/etc/passwd"}}, "'/etc/passwd' is not inside"),
+    ],
+)
+def test_a_damaged_index_is_named(original, index, message):
+    (original / "model.safetensors").rename(original / "weights.safetensors")
+    (original / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert message in refusal(original)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("tokenizer_config.json", [], "tokenizer_config.json: Expected `object`"),
+        ("tokenizer_config.json", {"bos_token": 5}, "tokenizer_config.json: Expected `str | object | null`"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "a"}}}, "Expected `int`, got `str`"),
+        ("special_tokens_map.json", "x", "special_tokens_map.json: Expected `object`"),
+        ("added_tokens.json", {"<img>": -1}, "added_tokens.json: Expected `int` >= 0"),
+        ("added_tokens.json", {"<far>": 99_999}, "the tokenizer's '<far>' has the id 99999, but the model"),
+    ],
+)
+def test_damaged_tokenizer_files_are_named(original, file, content, message):
+    (original / file).write_text(json.dumps(content))
+    assert message in refusal(original)
+
+
+def test_generation_settings_of_the_checkpoint_do_not_matter(original):
+    (original / "generation_config.json").write_text("[")
+    model, _ = load_model(original, device="cpu")
+    assert model.generation_config.do_sample is False
+
+
 def test_a_truncated_shard_is_named(original):
     path = original / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -144,6 +186,11 @@ def test_no_weights_at_all(original):
         ({"llm_config__num_hidden_layers": 10**9}, "Expected `int` <= 1000 - at `$.llm_config.num_hidden_layers`"),
         ({"llm_config__num_hidden_layers": 0}, "Expected `int` >= 1 - at `$.llm_config.num_hidden_layers`"),
         ({"vision_config__image_size": 10**9}, "Expected `int` <= 10000 - at `$.vision_config.image_size`"),
+        ({"llm_config__hidden_act": "nope"}, "Invalid enum value 'nope' - at `$.llm_config.hidden_act`"),
+        ({"llm_config__rope_scaling": {"type": "yarn", "factor": 2.0}}, "Invalid enum value 'yarn'"),
+        ({"llm_config__pad_token_id": 10**6}, "no model can be built of it (Padding_idx"),
+        ({"vision_config__num_attention_heads": 3}, "no model can be built of it (embed_dim must be divisible"),
+        ({"select_layer": -7}, "select_layer -7 is none of the vision tower's 2 layers"),
         ({"vision_config": {}}, "Object missing required field `hidden_size` - at `$.vision_config`"),
     ],
 )

@@ -4,6 +4,7 @@ Original weights are renamed and regrouped while transformers streams them from 
 no second copy in memory or on disk.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from formcoach.models.internvideo.sizes import read_sizes
 from formcoach.models.internvideo.tokenizer import load_tokenizer
 from formcoach.models.layout import Counterpart, Layout
 from formcoach.models.precision import Precision
-from formcoach.models.weights import REMEDY, stored_dtype, stored_shapes, weight_files
+from formcoach.models.weights import DTYPES, REMEDY, Header, read_headers, weight_files
 
 UNQUANTISED = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
 
@@ -59,11 +60,11 @@ def load_checkpoint(
         folder,
         config=layout.model.config,
         local_files_only=True,
-        **precision.loading_arguments(UNQUANTISED, stored_dtype(layout.shards)),
+        generation_config=generation_config(processor),
+        **precision.loading_arguments(UNQUANTISED, layout.dtype),
     )
     if precision.quantization == "nf4":
         _leave_odd_widths_unpacked(model)
-    model.generation_config = generation_config(processor)
     return model.eval(), processor
 
 
@@ -87,13 +88,40 @@ def open_checkpoint(folder: Path) -> Layout:
         config = _build_config(path, raw)
         processor = InternVideoProcessor.from_pretrained(folder)
         _check_processor(folder, processor, config)
-    with torch.device("meta"):
-        model = InternVideoForConditionalGeneration(config)
+    _check_vocabulary(folder, processor, config)
+    model = _empty_model(path, config)
     names = list(model.state_dict())
     found = counterparts(names) if is_original else [Counterpart(name, (name,)) for name in names]
-    layout = Layout(folder, is_original, model, processor, weight_files(folder), {one.name: one for one in found})
-    _check_tensors(layout)
-    return layout
+    shards = weight_files(folder)
+    dtype = _check_tensors(folder, model, found, read_headers(shards))
+    return Layout(folder, is_original, model, processor, shards, dtype, {one.name: one for one in found})
+
+
+def _empty_model(path: Path, config: InternVideoConfig) -> InternVideoForConditionalGeneration:
+    """Return a model without weights, on torch's meta device.
+
+    Raises:
+        UserError: if its sizes do not fit together; `path` is named.
+    """
+    try:
+        with torch.device("meta"):
+            return InternVideoForConditionalGeneration(config)
+    except (KeyError, ValueError, AssertionError, RuntimeError) as error:
+        raise UserError(f"{path}: no model can be built of it ({' '.join(str(error).split())}). {REMEDY}") from None
+
+
+def _check_vocabulary(folder: Path, processor: InternVideoProcessor, config: InternVideoConfig) -> None:
+    """Refuse a tokenizer with tokens that the model has no embedding for.
+
+    Raises:
+        UserError: naming the token with the highest id.
+    """
+    token, number = max(processor.tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if number >= config.text_config.vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer's {token!r} has the id {number}, but the model of config.json knows "
+            f"{config.text_config.vocab_size} tokens. {REMEDY}"
+        )
 
 
 def generation_config(processor: InternVideoProcessor) -> GenerationConfig:
@@ -165,6 +193,11 @@ def _build_config(path: Path, values: dict[str, Any]) -> InternVideoConfig:
     tokens = int(side) ** 2 * config.frames_per_group
     if tokens < config.tokens_per_group or config.tokens_per_group % config.frames_per_group:
         raise UserError(f"{path}: {tokens} tokens a group cannot be merged to {config.tokens_per_group}. {REMEDY}")
+    if not -vision.num_hidden_layers - 1 <= config.vision_feature_layer <= vision.num_hidden_layers:
+        raise UserError(
+            f"{path}: select_layer {config.vision_feature_layer} is none of the vision tower's "
+            f"{vision.num_hidden_layers} layers. {REMEDY}"
+        )
     channels = int(vision.hidden_size / config.downsample_ratio**2)
     if channels % config.merging_heads:
         raise UserError(f"{path}: {channels} channels cannot be averaged over {config.merging_heads} heads. {REMEDY}")
@@ -211,20 +244,24 @@ def _check_processor(folder: Path, processor: InternVideoProcessor, config: Inte
             )
 
 
-def _check_tensors(layout: Layout) -> None:
-    """Compare names and shapes in the checkpoint's headers with what the model needs, before anything is loaded.
+def _check_tensors(
+    folder: Path,
+    model: InternVideoForConditionalGeneration,
+    tensors: Sequence[Counterpart],
+    stored: Mapping[str, Header],
+) -> str:
+    """Compare the checkpoint's headers with what the model needs, before anything is loaded; return the weights' type.
 
     Raises:
-        UserError: naming the first missing, surplus or misshapen tensor.
+        UserError: naming the first missing, surplus, misshapen or mistyped tensor.
     """
-    folder, model = layout.folder, layout.model
-    wanted = expected_shapes(layout.counterparts.values(), model.state_dict())
-    tied = model.all_tied_weights_keys
-    optional = {one.name for one in layout.counterparts.values() if one.parts[0] in tied}
-    stored = stored_shapes(layout.shards)
+    wanted = expected_shapes(tensors, model.state_dict())
+    optional = {one.name for one in tensors if one.parts[0] in model.all_tied_weights_keys}
     missing = [name for name in wanted if name not in stored and name not in optional]
     surplus = [name for name in stored if name not in wanted and not UNUSED_TENSORS.match(name)]
-    misshapen = [name for name, shape in stored.items() if wanted.get(name, shape) != shape]
+    used = {name: header for name, header in stored.items() if name in wanted}
+    misshapen = [name for name, header in used.items() if header.shape != wanted[name]]
+    mistyped = [name for name, header in used.items() if header.dtype not in DTYPES]
     if missing:
         raise UserError(f"{folder}: tensor {missing[0]} is missing{_more(missing)}. {REMEDY}")
     if surplus:
@@ -234,9 +271,16 @@ def _check_tensors(layout: Layout) -> None:
     if misshapen:
         name = misshapen[0]
         raise UserError(
-            f"{folder}: tensor {name} has shape {stored[name]}, but config.json asks for {wanted[name]}"
+            f"{folder}: tensor {name} has shape {used[name].shape}, but config.json asks for {wanted[name]}"
             f"{_more(misshapen)}. {REMEDY}"
         )
+    if mistyped:
+        name = mistyped[0]
+        raise UserError(
+            f"{folder}: tensor {name} is {used[name].dtype}, not one of {', '.join(DTYPES.values())}"
+            f"{_more(mistyped)}. {REMEDY}"
+        )
+    return DTYPES[next(iter(used.values())).dtype]
 
 
 def _more(names: list[str]) -> str:

@@ -1,7 +1,7 @@
 """What the `config.json` of an original InternVideo2.5 checkpoint says, and what the published one says."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -11,6 +11,10 @@ from formcoach.models.weights import REMEDY
 
 ORIGINAL_TYPE = "internvl_chat"
 TEMPLATE = "internvl2_5"
+
+
+Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu"]
+TokenId = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class OriginalVision(msgspec.Struct, frozen=True):
@@ -25,17 +29,17 @@ class OriginalVision(msgspec.Struct, frozen=True):
     num_channels: Channels = 3
     qkv_bias: bool = True
     qk_normalization: bool = False
-    norm_type: str = "layer_norm"
+    norm_type: Literal["layer_norm", "rms_norm"] = "layer_norm"
     layer_norm_eps: float = 1e-6
-    hidden_act: str = "gelu"
+    hidden_act: Activation = "gelu"
     initializer_factor: float = 0.1
 
 
 class OriginalRope(msgspec.Struct, frozen=True):
     """`rope_scaling` of an original language model."""
 
-    type: str
-    factor: float
+    type: Literal["dynamic", "linear"]
+    factor: Annotated[float, msgspec.Meta(ge=1)]
 
 
 class OriginalLanguage(msgspec.Struct, frozen=True):
@@ -49,15 +53,15 @@ class OriginalLanguage(msgspec.Struct, frozen=True):
     intermediate_size: Channels
     num_key_value_heads: Channels | None = None
     max_position_embeddings: Tokens = 32768
-    hidden_act: str = "silu"
+    hidden_act: Activation = "silu"
     rms_norm_eps: float = 1e-6
     bias: bool = False
     rope_theta: float = 10000.0
     rope_scaling: OriginalRope | None = None
     tie_word_embeddings: bool = False
-    bos_token_id: int = 1
-    eos_token_id: int = 2
-    pad_token_id: int = 2
+    bos_token_id: TokenId = 1
+    eos_token_id: TokenId = 2
+    pad_token_id: TokenId | None = 2
 
 
 class OriginalConfig(msgspec.Struct, frozen=True):

@@ -109,7 +109,12 @@ class InternVideoProcessor:
             )
         if not (Path(folder) / "tokenizer.json").is_file():
             raise UserError(f"{folder}: no tokenizer.json. Copy the folder again.")
-        return cls(PreTrainedTokenizerFast.from_pretrained(folder), settings)
+        try:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        except Exception as error:  # tokenizers raises no narrower type
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{folder}: its tokenizer cannot be read ({reason}). Copy the folder again.") from None
+        return cls(tokenizer, settings)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer, its chat template and the settings to `folder`."""

@@ -10,7 +10,9 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
 import tokenizers
 from google.protobuf.message import DecodeError
 from huggingface_hub.constants import HF_ASSETS_CACHE
@@ -21,7 +23,10 @@ from transformers.utils.sentencepiece_model_pb2_new import ModelProto, Normalize
 
 from formcoach.errors import UserError
 from formcoach.files import read_bytes, read_json, write_text
+from formcoach.models.internvideo.original import TokenId
 from formcoach.models.weights import REMEDY
+
+Kind = TypeVar("Kind")
 
 SPACE = "▁"  # SentencePiece writes a space as this
 CACHE = Path(HF_ASSETS_CACHE) / "formcoach" / "tokenizers"
@@ -184,24 +189,42 @@ def _decoder(spec: NormalizerSpec) -> decoders.Decoder:
     return decoders.Sequence(steps + [decoders.Replace(untidy, tidy) for untidy, tidy in TIDIED.items()])
 
 
+class Token(msgspec.Struct, frozen=True):
+    """A token with its properties, as transformers writes it; only its text counts here."""
+
+    content: str
+
+
+class TokenizerFiles(msgspec.Struct, frozen=True):
+    """What `tokenizer_config.json` and `special_tokens_map.json` say about special tokens."""
+
+    added_tokens_decoder: dict[TokenId, Token] = {}
+    bos_token: str | Token | None = None
+    eos_token: str | Token | None = None
+    unk_token: str | Token | None = None
+    pad_token: str | Token | None = None
+
+
 def _special_tokens(folder: Path) -> SpecialTokens:
     """Collect the added tokens of `tokenizer_config.json`, `added_tokens.json` and `special_tokens_map.json`."""
-    config = _optional_json(folder / "tokenizer_config.json")
-    named = _optional_json(folder / "special_tokens_map.json") | config
-    ids = dict(_optional_json(folder / "added_tokens.json"))
-    ids |= {_content(token): int(number) for number, token in config.get("added_tokens_decoder", {}).items()}
+    config = _read_optional(folder / "tokenizer_config.json", TokenizerFiles)
+    named = _read_optional(folder / "special_tokens_map.json", TokenizerFiles)
+    ids = _read_optional(folder / "added_tokens.json", dict[str, TokenId])
+    ids |= {token.content: number for number, token in config.added_tokens_decoder.items()}
     defaults = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
-    roles = {role: _content(named.get(role) or default) for role, default in defaults.items()}
+    roles = {}
+    for role, default in defaults.items():
+        token = msgspec.structs.asdict(config)[role] or msgspec.structs.asdict(named)[role] or default
+        roles[role] = token.content if isinstance(token, Token) else token
     return SpecialTokens(dict(sorted(ids.items(), key=lambda item: item[1])), roles)
 
 
-def _content(token: str | dict[str, str]) -> str:
-    """Return the text of a token that is written as a string or as an `AddedToken`'s values."""
-    return token if isinstance(token, str) else token["content"]
-
-
-def _optional_json(path: Path) -> dict:
-    return read_json(path, REMEDY) if path.is_file() else {}
+def _read_optional(path: Path, kind: type[Kind]) -> Kind:
+    """Return a JSON file's content, an empty one where there is none."""
+    try:
+        return msgspec.convert(read_json(path, REMEDY) if path.is_file() else {}, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: {error}. {REMEDY}") from None
 
 
 def _read_backend(path: Path) -> Tokenizer:
