@@ -15,7 +15,14 @@ FIXTURE = Path(__file__).parents[1] / "fixtures" / "internvideo2_5_tiny"
 TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
 
 
-def write_original(folder: Path, image_size: int | None = None, dtype: torch.dtype = torch.float32, **language) -> Path:
+def write_original(
+    folder: Path,
+    image_size: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    top: dict | None = None,
+    vision: dict | None = None,
+    **language,
+) -> Path:
     """Write a checkpoint in the original layout: the recorded one, or one with random weights of other sizes."""
     folder.mkdir()
     for name in (*TOKENIZER_FILES, "generation_config.json"):
@@ -24,6 +31,8 @@ def write_original(folder: Path, image_size: int | None = None, dtype: torch.dty
     if image_size is not None:
         config["vision_config"]["image_size"] = config["force_image_size"] = image_size
     config["llm_config"] |= language
+    config["vision_config"] |= vision or {}
+    config |= top or {}
     (folder / "config.json").write_text(json.dumps(config))
     if image_size is None and not language:
         tensors = {}

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from literal_model import LiteralModel
 from original_checkpoints import FIXTURE, write_original
 from safetensors.torch import load_file, save_file
 
@@ -55,33 +56,44 @@ def test_weights_go_back_bit_equal(base_model, tmp_path):
 @pytest.mark.parametrize(
     "sizes",
     [
-        {"image_size": 140},
-        {"image_size": 112, "num_attention_heads": 8, "num_key_value_heads": 1},
+        {},
+        {"num_attention_heads": 8, "num_key_value_heads": 1},
         {"image_size": 196, "num_attention_heads": 4, "num_key_value_heads": 4, "rope_scaling": None},
         {"image_size": 112, "num_hidden_layers": 11, "bias": True},
+        {"hidden_size": 96, "intermediate_size": 100, "num_attention_heads": 8},
+        {"rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"tie_word_embeddings": True},
+        {"dtype": torch.float16},
+        {"top": {"select_layer": -2}},
+        {"vision": {"norm_type": "rms_norm"}},
+        {"vision": {"qk_normalization": True, "qkv_bias": False}},
     ],
-    ids=["5x5 grid", "one key-value head", "no grouping", "biases and two-digit layers"],
+    ids=[
+        "5x5 grid",
+        "one key-value head",
+        "no grouping",
+        "biases and two-digit layers",
+        "odd widths",
+        "linear scaling",
+        "tied head",
+        "float16 weights",
+        "another layer",
+        "RMS norms",
+        "normalised queries and keys",
+    ],
 )
-def test_other_sizes_load(tmp_path, sizes):
-    folder = write_original(tmp_path / "other", **sizes)
+def test_other_sizes_compute_what_is_written_down(tmp_path, sizes):
+    folder = write_original(tmp_path / "other", **({"image_size": 140} | sizes))
     model, processor = load_model(folder, dtype="float32", device="cpu")
-    source = load_file(folder / "model.safetensors")
-    language = model.config.text_config
-    group, width = language.num_attention_heads // language.num_key_value_heads, language.head_dim
-    fused = source["language_model.model.layers.0.attention.wqkv.weight"]
-    attention = model.model.language_model.layers[0].self_attn
-    for head in range(language.num_key_value_heads):  # row by row, as InternLM2 reads them
-        start = head * (group + 2) * width
-        queries = attention.q_proj.weight[head * group * width : (head + 1) * group * width]
-        assert queries.equal(fused[start : start + group * width])
-        key = fused[start + group * width : start + (group + 1) * width]
-        assert attention.k_proj.weight[head * width : (head + 1) * width].equal(key)
-        value = fused[start + (group + 1) * width : start + (group + 2) * width]
-        assert attention.v_proj.weight[head * width : (head + 1) * width].equal(value)
-    side = sizes["image_size"]
-    frames = torch.randn(4, 3, side, side)
-    assert model.get_video_features(frames).shape == (1, 64, 64)
+    side = sizes.get("image_size", 140)
     assert processor.settings.image_size == side
+    pixels = torch.randn(8, 3, side, side, generator=torch.Generator().manual_seed(0))
+    ids = torch.tensor([processor.tokenizer(processor.prompt("squat, é 中?", 8, 3.2)).input_ids])
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels).logits[0]
+    expected = LiteralModel(folder).logits(pixels, ids, image_token=568)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    assert expected.std() > 0.01
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -86,6 +86,8 @@ CONVERSIONS = [
     _renaming("vision_model.embeddings.patch_embedding.", "model.vision_tower.embeddings.patch_embeddings.projection."),
     _renaming("vision_model.encoder.layers.", "model.vision_tower.encoder.layer."),
     _part(".attn.proj.", ".attention.projection_layer."),
+    _part(".attn.q_norm.", ".attention.q_norm."),
+    _part(".attn.k_norm.", ".attention.k_norm."),
     _part(".ls1", ".lambda_1"),
     _part(".ls2", ".lambda_2"),
     _part(".norm1.", ".layernorm_before."),
