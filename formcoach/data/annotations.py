@@ -42,6 +42,20 @@ class LabelRecord(msgspec.Struct, frozen=True):
         return join_lines(lines) or join_lines(self.labels)
 
 
+class ManifestEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `manifest.json` says about a clip, where that is more than its class.
+
+    Args:
+        class_: the exercise; `class` in the file.
+        source: the clip that this one was derived from, relative to the dataset folder.
+        augmentations: what was done to the source, by name, each with its parameter.
+    """
+
+    class_: str | None = msgspec.field(name="class", default=None)
+    source: str | None = None
+    augmentations: dict[str, float] = {}
+
+
 @dataclass(frozen=True)
 class LabelledClip:
     """A clip on disk and what is known about it.
@@ -140,11 +154,12 @@ def _label_record(path: Path, number: int, record: Any) -> LabelRecord:
         ) from None
 
 
-def read_manifest(path: Path) -> dict[str, str | dict[str, Any]]:
-    """Return `manifest.json`: from a clip's path to its class, or to an object that describes a derived clip."""
+def read_manifest(path: Path) -> dict[str, ManifestEntry]:
+    """Return `manifest.json`: from a clip's path, as written there, to its class and, of a derived clip, its source."""
     manifest = read_json(path, "It maps clips to classes; it may be left out.")
     try:
-        return msgspec.convert(manifest, dict[str, str | dict[str, Any]])
+        entries = msgspec.convert(manifest, dict[str, str | ManifestEntry])
+        return {clip: ManifestEntry(entry) if isinstance(entry, str) else entry for clip, entry in entries.items()}
     except msgspec.ValidationError as error:
         raise UserError(f'{path}: {error}. It reads {{"class/clip.mp4": "class", ...}}; it may be left out.') from None
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -272,13 +272,7 @@ def _classes(dataset_dir: Path, index: ClipIndex) -> dict[str, str]:
             path = index.find(written)
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
-        name = entry if isinstance(entry, str) else _derived_class(entry, written)
+        name = entry.class_ or PurePosixPath(written).parent.name  # the seeds' derived clips have only a folder
         if path is not None and name:
             classes[path] = name
     return classes
-
-
-def _derived_class(entry: dict[str, Any], written: str) -> str:
-    """Return the class of a derived clip: as its entry says, else its folder, which is how the seeds do it."""
-    name = entry.get("class")
-    return name if isinstance(name, str) else PurePosixPath(written).parent.name

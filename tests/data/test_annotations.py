@@ -106,7 +106,10 @@ def test_a_label_file_that_is_missing_or_not_text_is_named(tmp_path):
 
 def test_a_manifest_has_classes_or_objects(label_file):
     manifest = {"squats/1.mp4": "squats", "squats/1_aug.mp4": {"source": "squats/1.mp4"}}
-    assert read_manifest(label_file(manifest)) == manifest
+    assert read_manifest(label_file(manifest)) == {
+        "squats/1.mp4": ManifestEntry("squats"),
+        "squats/1_aug.mp4": ManifestEntry(source="squats/1.mp4"),
+    }
     with pytest.raises(UserError, match=r"ground_truth.json: Expected `object`, got `array`"):
         read_manifest(label_file([]))
     with pytest.raises(UserError, match=r"ground_truth.json: .*got `int`"):

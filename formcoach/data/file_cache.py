@@ -1,0 +1,79 @@
+"""What was measured on files, kept until a file changes: looked up by path, size and time of change."""
+
+import time
+from pathlib import Path
+from stat import S_ISREG
+from typing import Generic, TypeVar
+
+import msgspec
+
+from formcoach.files import replacing
+
+FOLDER = ".formcoach"  # in the dataset folder: what can be computed again at any time
+SAVE_SECONDS = 20.0  # an interrupted command loses no more work than this
+
+Value = TypeVar("Value")
+
+
+class FileCache(Generic[Value]):
+    """Values of one type, one a file, in one MessagePack file beside the clips.
+
+    A cache that is damaged or was written by another version is begun anew: nothing in it is worth an error. Two
+    processes may use it at once; the one that saves last wins, and both are right.
+
+    Args:
+        root: the dataset folder, which the keys are relative to.
+        name: of the cache.
+        kind: the type of the values, a msgspec struct.
+        version: raised whenever the meaning of the values changes.
+    """
+
+    def __init__(self, root: Path, name: str, kind: type[Value], version: int) -> None:
+        self.path = root / FOLDER / f"{name}.msgpack"
+        self._root = root
+        self._version = version
+        self._content = tuple[int, dict[str, tuple[int, int, kind]]]  # version, path -> size, mtime_ns, value
+        self._entries: dict[str, tuple[int, int, Value]] = self._load()
+        self._changed = False
+        self._saved = time.monotonic()
+
+    def _load(self) -> dict[str, tuple[int, int, Value]]:
+        try:
+            version, entries = msgspec.msgpack.decode(self.path.read_bytes(), type=self._content)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return {}
+        return entries if version == self._version else {}
+
+    def get(self, key: str) -> Value | None:
+        """Return the value of a file that has not changed since it was put here, else None."""
+        entry = self._entries.get(key)
+        return entry[2] if entry is not None and entry[:2] == self._state(key) else None
+
+    def put(self, key: str, value: Value) -> None:
+        """Remember a file's value; written to disk every now and then, and by `save`."""
+        state = self._state(key)
+        if state is None:
+            return
+        self._entries[key] = (*state, value)
+        self._changed = True
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write what is new to disk, atomically; a folder that cannot be written to is left alone."""
+        if not self._changed:
+            return
+        try:
+            with replacing(self.path) as temporary:
+                temporary.write_bytes(msgspec.msgpack.encode((self._version, self._entries)))
+        except PermissionError:
+            pass  # slower the next time, and nothing worse
+        self._changed = False
+        self._saved = time.monotonic()
+
+    def _state(self, key: str) -> tuple[int, int] | None:
+        try:
+            status = (self._root / key).stat()
+        except OSError:
+            return None
+        return (status.st_size, status.st_mtime_ns) if S_ISREG(status.st_mode) else None
