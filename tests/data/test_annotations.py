@@ -4,6 +4,7 @@ import pytest
 
 from formcoach.data.annotations import (
     Conversation,
+    ManifestEntry,
     Turn,
     parse_label,
     read_conversations,
