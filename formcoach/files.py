@@ -1,15 +1,19 @@
 """Files that are written whole or not at all, and JSON whose errors name the place."""
 
+import codecs
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from formcoach.errors import UserError
+
+LARGEST_JSON = 2**30  # bytes; the largest label file of QEVD has a fifth of that
 
 
 @contextmanager
@@ -37,6 +41,31 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented UTF-8 JSON with a final newline, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def only_one(folder: Path, what: str) -> Iterator[None]:
+    """Let one process at a time work on a folder; the others wait, and say so. Where locks are missing, nobody waits.
+
+    Args:
+        folder: that exists.
+        what: the other process is doing, for the message.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that is {what} ...", file=sys.stderr, flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -74,9 +103,29 @@ def read_bytes(path: Path, remedy: str) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror}). {remedy}") from error
 
 
+def read_json_bytes(path: Path, remedy: str) -> bytes:
+    """Return the bytes of a JSON file without a byte order mark; one of over a GiB is refused before it is read."""
+    with suppress(OSError):  # told when it is read
+        size = path.stat().st_size
+        if size > LARGEST_JSON:
+            raise UserError(
+                f"{path}: has {size / 1e9:.1f} GB, and no JSON file of more than {LARGEST_JSON / 1e9:.1f} GB is read "
+                f"(QEVD's have 0.2 GB at most); is it the right one? {remedy}"
+            )
+    return read_bytes(path, remedy).removeprefix(codecs.BOM_UTF8)
+
+
 def read_json(path: Path, remedy: str) -> Any:
     """Return parsed JSON; a file that is missing or not JSON is a `UserError` naming line and column."""
-    data = read_bytes(path, remedy)
+    return parse_json(path, read_json_bytes(path, remedy), remedy)
+
+
+def parse_json(path: Path, data: bytes, remedy: str) -> Any:
+    """Return what the JSON file `path` holds; `data` are its bytes.
+
+    Raises:
+        UserError: it is no JSON; names line and column.
+    """
     try:
         return json.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:

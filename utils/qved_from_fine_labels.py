@@ -9,24 +9,27 @@ from typing import TYPE_CHECKING
 
 from formcoach.command import command_parser, run
 
+SHOWN_EXERCISES = 3
+
 if TYPE_CHECKING:
-    from formcoach.data.convert import SplitSummary
+    from formcoach.data.split_summary import SplitSummary
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the arguments, write the splits, print a table of them."""
     args = parse(argv)
-    from formcoach.data.convert import write_splits
+    from formcoach.data.prepare import Choices, write_splits
 
-    summary = write_splits(
-        args.dataset_dir,
-        args.output_dir,
-        labels=args.labels,
+    choices = Choices(
+        answers=args.answers,
         ratios=args.ratios,
         seed=args.seed,
+        resplit=args.resplit,
+        drop_leaks=args.drop_leaks,
+        duplicates=args.duplicates == "on",
         skip_bad_clips=args.skip_bad_clips,
     )
-    print_summary(summary, args.dataset_dir)
+    print_summary(write_splits(args.dataset_dir, args.output_dir, labels=args.labels, choices=choices), args)
     return 0
 
 
@@ -45,9 +48,36 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--labels", type=Path, help="label file (ground_truth.json in the dataset folder)")
     parser.add_argument(
-        "--ratios", type=ratios, default="60/20/20", metavar="TRAIN/VAL/TEST", help="sizes of the splits (60/20/20)"
+        "--answers",
+        choices=["labels", "feedback", "questions", "all"],
+        default="labels",
+        help="what the model shall learn to say: the labels, or what a coach said (feedbacks_short_clips.json), or the "
+        "answers to questions about the clip (questions.json), or all of it (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=42, help="of the split (%(default)s)")
+    parser.add_argument(
+        "--ratios",
+        type=ratios,
+        metavar="TRAIN/VAL/TEST",
+        help="sizes of the splits (as the last time, at first 60/20/20)",
+    )
+    parser.add_argument("--seed", type=int, help="of the split (as the last time, at first 42)")
+    parser.add_argument(
+        "--resplit",
+        action=argparse.BooleanOptionalAction,
+        help="ignore the splits that the label file states (they are kept; a missing val comes out of train)",
+    )
+    parser.add_argument(
+        "--drop-leaks",
+        "--drop_leaks",
+        action="store_true",
+        help="where the label file puts the same person or clip into train and test, leave the training clips out",
+    )
+    parser.add_argument(
+        "--duplicates",
+        choices=["on", "off"],
+        default="on",
+        help="keep byte-equal clips, and look-alikes that cleaning found, in one split (%(default)s)",
+    )
     parser.add_argument(
         "--skip-bad-clips",
         "--skip_bad_clips",
@@ -68,7 +98,7 @@ def ratios(text: str) -> tuple[float, ...]:
     return numbers
 
 
-def print_summary(summary: "SplitSummary", dataset_dir: Path) -> None:
+def print_summary(summary: "SplitSummary", args: argparse.Namespace) -> None:
     """Print a line a split; notices go to stderr."""
     total = sum(split.clips for split in summary.splits.values())
     print(f"{summary.label_file}: {count(total)}")
@@ -79,14 +109,31 @@ def print_summary(summary: "SplitSummary", dataset_dir: Path) -> None:
             f"{name:<6}{split.clips:>8}{split.clips / total:>8.1%}{people:>8}{split.exercises:>11}"
             f"{split.seconds / 60:>9.1f}"
         )
+    if summary.official and not summary.settings.resplit:
+        print(f"the label file's own splits were kept for {count(summary.official)} (--resplit ignores them)")
+    checked = ", ".join(f"{number} {what}" for what, number in summary.shared.items() if number)
+    print(f"leak check: nothing is in two splits ({checked or 'no clip shares anything with another'})")
     for path in summary.written:
         print(f"wrote {path}")
-    if summary.skipped:
-        notice(f"left out {count(len(summary.skipped))} that cannot be used; see {summary.written[-1]}")
+    print_notices(summary, total, args.dataset_dir)
+
+
+def print_notices(summary: "SplitSummary", total: int, dataset_dir: Path) -> None:
+    """Print what is worth knowing and stops nothing."""
+    if summary.bad:
+        notice(f"left out {count(summary.bad)} that cannot be used; see {summary.skipped}")
     if summary.unlisted:
         notice(f"{count(len(summary.unlisted))} on disk without a label, first: {dataset_dir / summary.unlisted[0]}")
+    others = len(summary.left_out) - summary.bad - len(summary.unlisted)
+    if others:
+        notice(f"left out {count(others)} for other reasons; see {summary.skipped}")
     if 0 < summary.nameless < total:
         notice(f"nobody says who is in {count(summary.nameless)} of {total}; each was split on its own")
+    if summary.uneven:
+        shown = ", ".join(summary.uneven[:SHOWN_EXERCISES]) + (", ..." if len(summary.uneven) > SHOWN_EXERCISES else "")
+        notice(f"not in every split: {len(summary.uneven)} of {len(summary.exercises)} exercises ({shown})")
+    for text in summary.notices:
+        notice(text)
 
 
 def count(clips: int) -> str:

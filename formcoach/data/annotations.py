@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -9,10 +10,17 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from formcoach.errors import UserError
-from formcoach.files import read_bytes, read_json, write_text
+from formcoach.files import parse_json, read_bytes, read_json, read_json_bytes, write_text
 
 IMAGE = "<image>\n"  # what the public recipe expects in front of the question, in place of the clip
 PREPARE = "Run: bash scripts/initialize_dataset.sh"
+FEEDBACK = "feedbacks_short_clips.json"
+QUESTIONS = "questions.json"
+LONG_RANGE = "feedbacks_long_range.json"
+LONG_RANGE_MESSAGE = (
+    "{path}: holds feedback on sessions of minutes (FIT-COACH), which are not trained on yet. "
+    "Leave it there; for short clips use fine_grained_labels.json"
+)
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
@@ -42,6 +50,62 @@ class LabelRecord(msgspec.Struct, frozen=True):
         return join_lines(lines) or join_lines(self.labels)
 
 
+class FeedbackRecord(msgspec.Struct, frozen=True):
+    """A record of `feedbacks_short_clips.json`.
+
+    Args:
+        video_path: as for `LabelRecord`.
+        feedback: what a coach said.
+        split: `train` or `test`.
+    """
+
+    video_path: str
+    feedback: str | list[str] = []
+    split: str | None = None
+
+    @property
+    def lines(self) -> list[str]:
+        """What was said, a sentence or two each."""
+        return [self.feedback] if isinstance(self.feedback, str) else self.feedback
+
+
+class Questions(msgspec.Struct, frozen=True):
+    """Questions about a clip and their answers, in the same order.
+
+    Args:
+        query: the questions.
+        response: the answers.
+        query_type: what each question is about; not used.
+    """
+
+    query: list[str] = []
+    response: list[str] = []
+    query_type: list[str] = []
+
+
+class QuestionRecord(msgspec.Struct, frozen=True):
+    """A record of `questions.json`.
+
+    Args:
+        video_path: as for `LabelRecord`.
+        high_level: about the exercise as a whole.
+        fine_grain: about details.
+        split: `train` or `test`.
+    """
+
+    video_path: str
+    high_level: Questions = Questions()
+    fine_grain: Questions = Questions()
+    split: str | None = None
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """All questions with their answers, without those that are blank."""
+        both = [*zip(self.high_level.query, self.high_level.response, strict=True)]
+        both += zip(self.fine_grain.query, self.fine_grain.response, strict=True)
+        return [(query.strip(), response.strip()) for query, response in both if query.strip() and response.strip()]
+
+
 class ManifestEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """What `manifest.json` says about a clip, where that is more than its class.
 
@@ -56,17 +120,20 @@ class ManifestEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     augmentations: dict[str, float] = {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabelledClip:
     """A clip on disk and what is known about it.
 
     Args:
         path: relative to the dataset folder, with forward slashes, as the disk spells it.
         labels: each `exercise - what was seen`.
-        answer: what the model shall learn to say.
+        answer: the labels as a coach would say them; empty for a clip that has only feedback or questions.
         exercise: the exercise's name.
         person: who is in the clip.
         split: the official split.
+        source: the clip that this one was derived from.
+        feedback: what a coach said, one a line.
+        questions: about the clip, each with its answer.
     """
 
     path: str
@@ -75,6 +142,9 @@ class LabelledClip:
     exercise: str
     person: str | None = None
     split: str | None = None
+    source: str | None = None
+    feedback: str = ""
+    questions: tuple[tuple[str, str], ...] = ()
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -131,27 +201,90 @@ def read_labels(path: Path) -> list[LabelRecord]:
     """Return the records of a label file in the order of the file.
 
     Raises:
-        UserError: the file is missing, not JSON (names line and column) or has a record of another form (names it).
+        UserError: the file is missing, not JSON (names line and column), has a record of another form (names it), or
+            is one of QEVD's other files.
     """
-    records = read_json(path, "It is the list of clips and their labels; dataset/README.md shows one.")
-    if not isinstance(records, list):
-        raise UserError(f"{path}: holds no list of records. dataset/README.md shows the form.")
-    if not records:
-        raise UserError(f"{path}: lists no clips. dataset/README.md shows the form.")
-    return [_label_record(path, number, record) for number, record in enumerate(records, start=1)]
+    if path.name == LONG_RANGE:
+        raise UserError(LONG_RANGE_MESSAGE.format(path=path))
+    records = _read_records(path, LabelRecord, "It is the list of clips and their labels; dataset/README.md shows one.")
+    if not any(record.labels or record.labels_descriptive for record in records):
+        _refuse_other_releases(path)
+    return records
 
 
-def _label_record(path: Path, number: int, record: Any) -> LabelRecord:
+def read_feedback(path: Path) -> list[FeedbackRecord]:
+    """Return the records of `feedbacks_short_clips.json`; raises as `read_labels`."""
+    return _read_records(path, FeedbackRecord, "It is part of QEVD and needed for --answers feedback.")
+
+
+def read_questions(path: Path) -> list[QuestionRecord]:
+    """Return the records of `questions.json`.
+
+    Raises:
+        UserError: as `read_labels`, or a record has not as many answers as questions.
+    """
+    records = _read_records(path, QuestionRecord, "It is part of QEVD and needed for --answers questions.")
+    for number, record in enumerate(records, start=1):
+        for kind in ("high_level", "fine_grain"):
+            asked, answered = len(getattr(record, kind).query), len(getattr(record, kind).response)
+            if asked != answered:
+                raise UserError(
+                    f"{path}: record {number} (counting from 1): {kind} has {asked} queries and {answered} responses. "
+                    "Give each query its response"
+                )
+    return records
+
+
+def _read_records(path: Path, kind: type[Record], remedy: str) -> list[Record]:
+    data = read_json_bytes(path, remedy)
+    try:
+        records = msgspec.json.decode(data, type=list[kind])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        records = []  # the slow way names the place
+    if not records or not all(record.video_path for record in records):
+        raw = parse_json(path, data, remedy)
+        if not isinstance(raw, list):
+            raise UserError(f"{path}: holds no list of records. dataset/README.md shows the form.")
+        if not raw:
+            raise UserError(f"{path}: lists no clips. dataset/README.md shows the form.")
+        records = [_record(path, number, record, kind) for number, record in enumerate(raw, start=1)]
+    return records
+
+
+def _record(path: Path, number: int, record: Any, kind: type[Record]) -> Record:
     if isinstance(record, dict) and not record.get("video_path"):
         raise UserError(
             f"{path}: record {number} (counting from 1) has no video_path. Add the clip's path or remove the record."
         )
     try:
-        return msgspec.convert(record, LabelRecord)
+        typed = msgspec.convert(record, kind)
+        msgspec.json.encode(typed)
     except msgspec.ValidationError as error:
         raise UserError(
             f"{path}: record {number} (counting from 1): {error}. dataset/README.md shows the form."
         ) from None
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{path}: record {number} (counting from 1) has half a character (an escape like \\ud83d alone). Correct it"
+        ) from None
+    return typed
+
+
+def _refuse_other_releases(path: Path) -> None:
+    """Name the file if it is one of QEVD's that holds no labels."""
+    first = parse_json(path, read_json_bytes(path, PREPARE), PREPARE)[0]
+    if "feedback_timestamps" in first:
+        raise UserError(LONG_RANGE_MESSAGE.format(path=path))
+    for field, name, answers in (
+        ("feedback", FEEDBACK, "feedback"),
+        ("high_level", QUESTIONS, "questions"),
+        ("fine_grain", QUESTIONS, "questions"),
+    ):
+        if field in first:
+            raise UserError(
+                f"{path}: holds no labels; it is QEVD's {name}. Put it under that name into the dataset folder and "
+                f"pass --answers {answers}"
+            )
 
 
 def read_manifest(path: Path) -> dict[str, ManifestEntry]:
@@ -180,6 +313,8 @@ def read_conversations(path: Path) -> list[Conversation]:
 
 
 def _parse_line(path: Path, number: int, line: bytes) -> Conversation:
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError):  # the slow way names the place
+        return _checked(path, f"line {number}", msgspec.json.decode(line, type=Conversation))
     try:
         record = json.loads(line.decode("utf-8"))
     except json.JSONDecodeError as error:
@@ -194,6 +329,10 @@ def _conversation(path: Path, place: str, record: Any) -> Conversation:
         conversation = msgspec.convert(record, Conversation)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {place}: {error}. {PREPARE}") from None
+    return _checked(path, place, conversation)
+
+
+def _checked(path: Path, place: str, conversation: Conversation) -> Conversation:
     if [turn.speaker for turn in conversation.conversations] != ["human", "gpt"]:
         raise UserError(f"{path}: {place}: conversations must be one human turn and one gpt turn. {PREPARE}")
     return conversation

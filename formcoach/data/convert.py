@@ -1,181 +1,121 @@
-"""From a labelled folder to the files that both models train on."""
+"""From labelled clips to the files that both models train on."""
 
 import json
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from formcoach.command import progress
-from formcoach.data.annotations import IMAGE, Conversation, LabelledClip, Turn, conversation_lines
-from formcoach.data.qevd import BadClip, LabelledFolder, read_folder
-from formcoach.data.splits import SPLITS, split_clips
-from formcoach.data.video import VideoInfo, probe_all
+import msgspec
+
+from formcoach.data.annotations import IMAGE, Conversation, LabelledClip, Turn
+from formcoach.data.clip_facts import ClipFacts
+from formcoach.data.qevd import ALL, FEEDBACK_ONLY, LABELS_ONLY, QUESTIONS_ONLY
 from formcoach.errors import UserError
-from formcoach.files import read_json, replacing
+from formcoach.files import read_json
 
 DATA_SET = "qevd_fit_300k"  # its name in diy_ft_data.json and in front of the splits' files
 QUESTION = (
     "Please evaluate the exercise form shown. "
     "What mistakes, if any, are present, and what corrections would you recommend?"
 )
+FEEDBACK_QUESTION = "What would a coach say to the person in this clip?"  # beside QUESTION, which asks for the labels
 MOBILE_QUESTION = "Analyze this {exercise} video and provide corrective feedback."
 MOBILE_PREFIX = "dataset/"  # its paths start at the project's folder
-SHOWN_BAD_CLIPS = 3
 
 
-@dataclass(frozen=True)
-class SplitCounts:
-    """The size of a split.
+class MobileConversation(msgspec.Struct, frozen=True):
+    """A conversation in Mobile-VideoGPT's form; `video` starts with `dataset/`."""
 
-    Args:
-        clips: how many.
-        people: known ones among them.
-        exercises: different ones.
-        seconds: of video.
-    """
-
-    clips: int
-    people: int
-    exercises: int
-    seconds: float
+    id: str
+    video: str
+    conversations: list[Turn]
+    duration: float
+    split: str
 
 
-@dataclass(frozen=True)
-class SplitSummary:
-    """What was written.
+def conversations(clip: LabelledClip, facts: ClipFacts, answers: str) -> list[Conversation]:
+    """Return what a model shall learn to say about a clip.
 
     Args:
-        label_file: where the labels come from.
-        splits: by name.
-        nameless: clips of which nobody says who is in them.
-        skipped: records that could not be used.
-        unlisted: clips on disk that no record names.
-        written: the files.
+        clip: with answers of the kinds that are asked for.
+        facts: of its file.
+        answers: `labels` and `feedback` give one conversation each, `questions` one a question, `all` everything.
     """
+    asked = []
+    if answers in (LABELS_ONLY, ALL) and clip.answer:
+        asked.append((clip.path, QUESTION, clip.answer, list(clip.labels)))
+    if answers in (FEEDBACK_ONLY, ALL) and clip.feedback:
+        # The same question must not have two answers.
+        both = answers == ALL
+        asked.append(
+            (f"{clip.path}#feedback", FEEDBACK_QUESTION, clip.feedback, [])
+            if both
+            else (clip.path, QUESTION, clip.feedback, [])
+        )
+    if answers in (QUESTIONS_ONLY, ALL):
+        pairs = enumerate(clip.questions, start=1)
+        asked += [(f"{clip.path}#{number}", question, answer, []) for number, (question, answer) in pairs]
+    return [
+        Conversation(
+            id=name,
+            video=clip.path,
+            conversations=[Turn("human", IMAGE + question), Turn("gpt", answer)],
+            duration=round(facts.duration, 3),
+            labels=labels,
+            person=clip.person,
+        )
+        for name, question, answer, labels in asked
+    ]
 
-    label_file: Path
-    splits: dict[str, SplitCounts]
-    nameless: int
-    skipped: list[BadClip]
-    unlisted: list[str]
-    written: list[Path]
+
+def mobile_conversation(conversation: Conversation, exercise: str, split: str) -> MobileConversation:
+    """Return a conversation in Mobile-VideoGPT's form, where the standard question names the exercise."""
+    question = conversation.question
+    return MobileConversation(
+        id=conversation.id,
+        video=MOBILE_PREFIX + conversation.video,
+        conversations=[
+            Turn("human", MOBILE_QUESTION.format(exercise=exercise) if question == QUESTION else question),
+            Turn("gpt", conversation.answer),
+        ],
+        duration=conversation.duration,
+        split=split,
+    )
 
 
-def write_splits(
+def annotation_files(
     dataset_dir: Path,
     output_dir: Path,
-    *,
-    labels: Path | None = None,
-    ratios: Sequence[float] = (0.6, 0.2, 0.2),
-    seed: int = 42,
-    skip_bad_clips: bool = False,
-) -> SplitSummary:
-    """Split a dataset folder and write the training files; all of them at the end, or none.
-
-    `output_dir` gets `qevd_fit_300k_{train,val,test}.jsonl`, its parent the two lists of data sets that the trainer
-    reads (`diy_ft_data.json`, `diy_ft_data_val.json`; what others are in there stays), and `dataset_dir` the
-    Mobile-VideoGPT form, `qved_{train,val,test}.json`.
-
-    Args:
-        dataset_dir: the clips and their label file.
-        output_dir: for the conversations.
-        labels: another label file.
-        ratios: of train, val and test.
-        seed: of the split.
-        skip_bad_clips: leave out clips that are missing, damaged or unlabelled, and list them beside the splits.
-
-    Raises:
-        UserError: the labels are malformed, clips are bad and are not to be skipped, or there are too few.
-    """
-    lists = _source_lists(dataset_dir, output_dir)
-    folder = read_folder(dataset_dir, labels)
-    infos, damaged = _probe(dataset_dir, folder.clips)
-    bad = sorted([*folder.bad, *damaged], key=lambda clip: clip.path)
-    if bad and not skip_bad_clips:
-        raise UserError(_refusal(folder, bad))
-    splits = split_clips([clip for clip in folder.clips if clip.path in infos], ratios, seed)
-    files = _annotation_files(dataset_dir, output_dir, splits, infos) | lists
-    skipped_file = output_dir / f"{DATA_SET}_skipped.jsonl"
-    if bad:
-        files[skipped_file] = "".join(
-            json.dumps({"video": clip.path, "reason": clip.reason}, ensure_ascii=False) + "\n" for clip in bad
-        )
-    _write_all(files)
-    if not bad:
-        skipped_file.unlink(missing_ok=True)
-    return SplitSummary(
-        label_file=folder.label_file,
-        splits={name: _counts(members, infos) for name, members in splits.items()},
-        nameless=sum(clip.person is None for members in splits.values() for clip in members),
-        skipped=bad,
-        unlisted=folder.unlisted,
-        written=list(files),
-    )
-
-
-def _probe(dataset_dir: Path, clips: Sequence[LabelledClip]) -> tuple[dict[str, VideoInfo], list[BadClip]]:
-    """Return what each clip's file says, by path, and the clips that do not open."""
-    infos, bad = {}, []
-    results = progress(probe_all([dataset_dir / clip.path for clip in clips]), len(clips), "clips opened")
-    for clip, result in zip(clips, results, strict=True):
-        if isinstance(result, VideoInfo):
-            infos[clip.path] = result
-        else:
-            bad.append(BadClip(result.path, result.reason))
-    return infos, bad
-
-
-def _refusal(folder: LabelledFolder, bad: Sequence[BadClip]) -> str:
-    shown = "; ".join(str(clip) for clip in bad[:SHOWN_BAD_CLIPS])
-    more = f"; and {len(bad) - SHOWN_BAD_CLIPS} more" if len(bad) > SHOWN_BAD_CLIPS else ""
-    clips = "clip that cannot be used" if len(bad) == 1 else "clips that cannot be used"
-    return (
-        f"{folder.label_file} names {len(bad)} {clips}: {shown}{more}. Put them right, remove their records, or pass "
-        "--skip-bad-clips"
-    )
-
-
-def _annotation_files(
-    dataset_dir: Path, output_dir: Path, splits: dict[str, list[LabelledClip]], infos: dict[str, VideoInfo]
-) -> dict[Path, str]:
-    """Return path and text of the files of conversations, in both forms."""
+    splits: Mapping[str, Sequence[LabelledClip]],
+    facts: Mapping[str, ClipFacts],
+    answers: str,
+) -> dict[Path, Iterator[bytes]]:
+    """Return path and content of the files of conversations, in both forms; the content is made while it is read."""
     files = {}
-    for split in SPLITS:
-        conversations = [_conversation(clip, infos[clip.path]) for clip in splits[split]]
-        mobile = [_mobile_conversation(clip, infos[clip.path], split) for clip in splits[split]]
-        files[output_dir / f"{DATA_SET}_{split}.jsonl"] = conversation_lines(conversations)
-        files[dataset_dir / f"qved_{split}.json"] = _json(mobile)
+    for name, clips in splits.items():
+        files[output_dir / f"{DATA_SET}_{name}.jsonl"] = _lines(clips, facts, answers)
+        files[dataset_dir / f"qved_{name}.json"] = _list(clips, facts, answers, name)
     return files
 
 
-def _conversation(clip: LabelledClip, info: VideoInfo) -> Conversation:
-    return Conversation(
-        id=clip.path,
-        video=clip.path,
-        conversations=[Turn("human", IMAGE + QUESTION), Turn("gpt", clip.answer)],
-        duration=round(info.duration, 3),
-        labels=list(clip.labels),
-        person=clip.person,
-    )
+def _lines(clips: Sequence[LabelledClip], facts: Mapping[str, ClipFacts], answers: str) -> Iterator[bytes]:
+    for clip in clips:
+        for conversation in conversations(clip, facts[clip.path], answers):
+            yield msgspec.json.encode(conversation) + b"\n"
 
 
-def _mobile_conversation(clip: LabelledClip, info: VideoInfo, split: str) -> dict[str, Any]:
-    return {
-        "id": clip.path,
-        "video": MOBILE_PREFIX + clip.path,
-        "conversations": [
-            {"from": "human", "value": MOBILE_QUESTION.format(exercise=clip.exercise)},
-            {"from": "gpt", "value": clip.answer},
-        ],
-        "duration": round(info.duration, 3),
-        "split": split,
-    }
+def _list(clips: Sequence[LabelledClip], facts: Mapping[str, ClipFacts], answers: str, split: str) -> Iterator[bytes]:
+    """Yield a JSON list, one conversation a line."""
+    before = b"[\n"
+    for clip in clips:
+        for conversation in conversations(clip, facts[clip.path], answers):
+            yield before + msgspec.json.encode(mobile_conversation(conversation, clip.exercise, split))
+            before = b",\n"
+    yield b"\n]\n"
 
 
-def _source_lists(dataset_dir: Path, output_dir: Path) -> dict[Path, str]:
-    """Return path and text of the lists of data sets for training and validation."""
+def source_lists(dataset_dir: Path, output_dir: Path) -> dict[Path, bytes]:
+    """Return path and content of the lists of data sets for training and validation."""
     folder = output_dir.absolute().parent
     files = {}
     for name, split in (("diy_ft_data.json", "train"), ("diy_ft_data_val.json", "val")):
@@ -201,25 +141,5 @@ def _with_entry(path: Path, entry: dict[str, str]) -> dict[str, Any]:
     return listed | {DATA_SET: defaults | listed.get(DATA_SET, {}) | entry}
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def _write_all(files: dict[Path, str]) -> None:
-    """Write all files beside their places, then rename them all."""
-    try:
-        with ExitStack() as stack:
-            temporaries = [(stack.enter_context(replacing(path)), text) for path, text in files.items()]
-            for temporary, text in temporaries:
-                temporary.write_text(text, encoding="utf-8")
-    except PermissionError as error:
-        raise UserError(f"{Path(error.filename).parent}: cannot write there ({error.strerror})") from error
-
-
-def _counts(clips: Sequence[LabelledClip], infos: dict[str, VideoInfo]) -> SplitCounts:
-    return SplitCounts(
-        clips=len(clips),
-        people=len({clip.person for clip in clips} - {None}),
-        exercises=len({clip.exercise for clip in clips}),
-        seconds=sum(infos[clip.path].duration for clip in clips),
-    )
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"

@@ -1,42 +1,51 @@
 """A folder in QEVD's form, as people have it, turned into labelled clips.
 
-The label file's records are matched with the clips on disk, records of the same clip are joined, and people are looked
-up in the release that names them.
+The records of the label files are matched with the clips on disk, records of the same clip are joined, people are
+looked up in the release that names them, and clips that were derived from others take their labels from them.
 """
 
-import os
-import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import msgspec
 
 from formcoach.data.annotations import (
+    FEEDBACK,
+    LONG_RANGE,
+    LONG_RANGE_MESSAGE,
+    QUESTIONS,
+    FeedbackRecord,
     LabelledClip,
     LabelRecord,
+    ManifestEntry,
+    QuestionRecord,
     join_lines,
     parse_label,
+    read_feedback,
     read_labels,
     read_manifest,
+    read_questions,
 )
+from formcoach.data.clip_index import NOT_A_CLASS, ClipIndex, find_clips
+from formcoach.data.derived import derive
 from formcoach.errors import UserError
 from formcoach.files import inside
 
 PEOPLE = "fine_grained_labels_with_worker_ids.json"
 LABEL_FILES = ("ground_truth.json", PEOPLE, "fine_grained_labels.json")  # the first that exists is read
 MANIFEST = "manifest.json"
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
-NOT_A_CLASS = frozenset({"short_clips", "videos", "clips"})  # folders of the releases that mix all exercises
+UNNAMED = "exercise"  # where nothing names it
+LABELS_ONLY, FEEDBACK_ONLY, QUESTIONS_ONLY, ALL = ANSWERS = ("labels", "feedback", "questions", "all")
 
-Value = TypeVar("Value")
+Record = TypeVar("Record", LabelRecord, FeedbackRecord, QuestionRecord)
 
 
 @dataclass(frozen=True)
 class BadClip:
-    """A record that cannot be used.
+    """A clip that is not used.
 
     Args:
         path: the clip, as the user knows it.
@@ -55,93 +64,41 @@ class LabelledFolder:
     """What a dataset folder holds.
 
     Args:
-        label_file: the file that the labels come from.
+        label_file: the file that the labels come from; of several, the first.
         clips: labelled and on disk, in the order of their paths.
         bad: records without a file or without a label.
         unlisted: clips on disk that no record names.
+        unanswered: clips that have no answer of the kind that was asked for, and why.
+        notices: what else is worth knowing, a sentence each.
     """
 
     label_file: Path
     clips: list[LabelledClip]
     bad: list[BadClip]
     unlisted: list[str]
+    unanswered: list[BadClip]
+    notices: list[str]
 
 
-@dataclass
-class ClipIndex:
-    """The clips below a folder, found again however a label file spells them.
+@dataclass(frozen=True)
+class _Release:
+    """The records of all files that were read, by clip; a file that is not there has none.
 
     Args:
-        root: the dataset folder.
-        paths: of all its clips, relative, with forward slashes.
+        file: the label file, or the file that stands in for it.
+        labels: the label file's records.
+        feedback: what coaches said.
+        questions: with their answers.
+        missing: records whose clip is not there, by its path as written.
+        repeated: how many records say what another one says.
     """
 
-    root: Path
-    paths: list[str]
-    _exact: set[str] = field(init=False, repr=False)
-    _by_path: dict[str, list[str]] = field(init=False, repr=False)
-    _by_name: dict[str, list[str]] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._exact = set(self.paths)
-        self._by_path, self._by_name = defaultdict(list), defaultdict(list)
-        for path in self.paths:
-            self._by_path[_same(path)].append(path)
-            self._by_name[_same(PurePosixPath(path).name)].append(path)
-
-    def find(self, written: str) -> str | None:
-        """Return the path on disk of what a label file calls `written`, or None.
-
-        `x.mp4`, `./x.mp4`, `class/x.mp4` and `dataset/class/x.mp4` are understood, with accents composed or not.
-
-        Raises:
-            UserError: `written` is absolute, climbs out of the folder, or is a bare name that several clips have.
-        """
-        parts = inside(self.root, written).parts[len(self.root.parts) :]
-        spellings = ["/".join(parts)]
-        if len(parts) > 1 and parts[0] in ("dataset", self.root.name):
-            spellings.append("/".join(parts[1:]))
-        for spelling in spellings:
-            found = [spelling] if spelling in self._exact else self._by_path.get(_same(spelling), [])
-            if found:
-                return _only_one(written, found)
-        bare = spellings[-1]
-        if "/" not in bare and self._by_name.get(_same(bare)):
-            return _only_one(written, self._by_name[_same(bare)])
-        return bare if (self.root / bare).is_file() else None  # not named like a video, but there
-
-
-def _same(path: str) -> str:
-    """Return a spelling that does not depend on how accents are composed (macOS writes them apart)."""
-    return unicodedata.normalize("NFC", path)
-
-
-def _only_one(written: str, found: Sequence[str]) -> str:
-    if len(found) > 1:
-        raise UserError(
-            f"{written} could be {' or '.join(sorted(found)[:3])}; write the folder before the name in the label file"
-        )
-    return found[0]
-
-
-def find_clips(root: Path) -> list[str]:
-    """Return the paths of all clips below a folder, sorted; links are followed, each folder once."""
-    return sorted(_walk(root, root, set()))
-
-
-def _walk(root: Path, folder: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
-    status = folder.stat()
-    if (status.st_dev, status.st_ino) in seen:
-        return  # a link that leads back
-    seen.add((status.st_dev, status.st_ino))
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(root, folder / entry.name, seen)
-            elif PurePosixPath(entry.name).suffix.lower() in VIDEO_SUFFIXES and entry.is_file():
-                yield (folder / entry.name).relative_to(root).as_posix()
+    file: Path
+    labels: Mapping[str, list[LabelRecord]]
+    feedback: Mapping[str, list[FeedbackRecord]]
+    questions: Mapping[str, list[QuestionRecord]]
+    missing: dict[str, BadClip]
+    repeated: int
 
 
 def find_label_file(dataset_dir: Path) -> Path:
@@ -158,80 +115,136 @@ def find_label_file(dataset_dir: Path) -> Path:
     for name in LABEL_FILES:
         if (dataset_dir / name).exists():
             return dataset_dir / name
+    if (dataset_dir / LONG_RANGE).exists():
+        raise UserError(LONG_RANGE_MESSAGE.format(path=dataset_dir / LONG_RANGE))
+    others = {FEEDBACK: FEEDBACK_ONLY, QUESTIONS: QUESTIONS_ONLY}
+    there = [name for name in others if (dataset_dir / name).exists()]
+    instead = f". For {there[0]} alone pass --answers {others[there[0]]}" if there else ""
     raise UserError(
         f"{dataset_dir / LABEL_FILES[0]}: no such file, nor {' or '.join(LABEL_FILES[1:])}. Write it as in "
-        "dataset/README.md, or name another label file with --labels"
+        f"dataset/README.md, or name another label file with --labels{instead}"
     )
 
 
-def read_folder(dataset_dir: Path, labels: Path | None = None) -> LabelledFolder:
+def read_folder(dataset_dir: Path, labels: Path | None = None, answers: str = LABELS_ONLY) -> LabelledFolder:
     """Return the labelled clips of a dataset folder.
 
     Args:
-        dataset_dir: holds the clips, the label file and perhaps `manifest.json`.
+        dataset_dir: holds the clips, the label files and perhaps `manifest.json`.
         labels: the label file, when it is not one of the usual names in that folder.
+        answers: what the clips are to be answered with, one of `ANSWERS`.
 
     Raises:
         UserError: a file is missing or malformed, or a record's path is ambiguous or leads outside the folder.
     """
-    label_file = find_label_file(dataset_dir) if labels is None else labels
-    records = read_labels(label_file)
-    index = ClipIndex(dataset_dir, find_clips(dataset_dir))
-    by_clip, bad = _match(label_file, records, index)
-    people = _people(dataset_dir, label_file, records, index)
-    classes = _classes(dataset_dir, index)
-    clips = []
-    for path in sorted(by_clip):
-        clip = _labelled_clip(label_file, path, by_clip[path], people.get(path), classes.get(path))
-        if clip.answer:
+    if labels is None and answers in (LABELS_ONLY, ALL):
+        find_label_file(dataset_dir)  # before the clips are looked for, which takes longer
+    index = ClipIndex(dataset_dir, find_clips(dataset_dir) if dataset_dir.is_dir() else [])
+    release = _read_release(dataset_dir, labels, answers, index)
+    manifest = _manifest(dataset_dir, index)
+    people = _people(dataset_dir, release, index)
+    named = sorted(release.labels.keys() | release.feedback.keys() | release.questions.keys())
+    labelled = [_labelled_clip(release, path, people.get(path), manifest.get(path)) for path in named]
+    labelled, orphans = derive(labelled, {path: entry for path, entry in manifest.items() if entry.source is not None})
+    clips, bad, unanswered = [], list(release.missing.values()), [BadClip(*orphan) for orphan in orphans]
+    for clip in labelled:
+        if _has_answer(clip, answers):
             clips.append(clip)
+        elif answers == LABELS_ONLY:
+            bad.append(BadClip(clip.path, f"has no labels in {release.file}"))
         else:
-            bad.append(BadClip(str(dataset_dir / path), f"has no labels in {label_file}"))
+            unanswered.append(BadClip(clip.path, f"has no {'answer' if answers == ALL else answers}"))
+    known = {*named, *(path for path, entry in manifest.items() if entry.source is not None)}
     bad.sort(key=lambda clip: clip.path)
-    return LabelledFolder(label_file, clips, bad, [path for path in index.paths if path not in by_clip])
+    return LabelledFolder(
+        release.file,
+        clips,
+        bad,
+        [path for path in index.paths if path not in known],
+        sorted(unanswered, key=lambda clip: clip.path),
+        _notices(dataset_dir, release),
+    )
+
+
+def _has_answer(clip: LabelledClip, answers: str) -> bool:
+    has = {LABELS_ONLY: bool(clip.answer), FEEDBACK_ONLY: bool(clip.feedback), QUESTIONS_ONLY: bool(clip.questions)}
+    return any(has.values()) if answers == ALL else has[answers]
+
+
+def _read_release(dataset_dir: Path, labels: Path | None, answers: str, index: ClipIndex) -> _Release:
+    """Read the files that are needed for `answers`, and the label file in any case if it is there."""
+    missing: dict[str, BadClip] = {}
+    file, records = labels, []
+    there = any((dataset_dir / name).exists() for name in LABEL_FILES)
+    if labels is not None or there or answers in (LABELS_ONLY, ALL):
+        file = labels or find_label_file(dataset_dir)
+        records = read_labels(file)
+    feedback = _read_if(dataset_dir / FEEDBACK, answers in (FEEDBACK_ONLY, ALL), answers == ALL, read_feedback)
+    questions = _read_if(dataset_dir / QUESTIONS, answers in (QUESTIONS_ONLY, ALL), answers == ALL, read_questions)
+    by_clip = _match(file, records, index, missing) if file else {}
+    if answers in (FEEDBACK_ONLY, QUESTIONS_ONLY):
+        missing.clear()  # labels of clips that are not there matter only where labels are the answer
+    return _Release(
+        file or dataset_dir / (FEEDBACK if feedback else QUESTIONS),
+        by_clip,
+        _match(dataset_dir / FEEDBACK, feedback, index, missing),
+        _match(dataset_dir / QUESTIONS, questions, index, missing),
+        missing,
+        sum(len(group) - len(set(map(msgspec.json.encode, group))) for group in by_clip.values() if len(group) > 1),
+    )
+
+
+def _read_if(path: Path, wanted: bool, optional: bool, read: Callable[[Path], list[Record]]) -> list[Record]:
+    return read(path) if wanted and (path.exists() or not optional) else []
 
 
 def _match(
-    label_file: Path, records: Sequence[LabelRecord], index: ClipIndex
-) -> tuple[dict[str, list[LabelRecord]], list[BadClip]]:
-    """Return the records of each clip on disk, and those that have none."""
-    by_clip: dict[str, list[LabelRecord]] = defaultdict(list)
-    missing: dict[str, BadClip] = {}
+    file: Path, records: Sequence[Record], index: ClipIndex, missing: dict[str, BadClip]
+) -> dict[str, list[Record]]:
+    """Return the records of each clip on disk; those that have none are added to `missing`."""
+    by_clip: dict[str, list[Record]] = defaultdict(list)
     for number, record in enumerate(records, start=1):
         try:
             path = index.find(record.video_path)
         except UserError as error:
-            raise UserError(f"{label_file}: record {number} (counting from 1): {error}") from None
+            raise UserError(f"{file}: record {number} (counting from 1): {error}") from None
         if path is None:
-            name = str(inside(index.root, record.video_path))
+            name = str(inside(Path(), record.video_path))
             missing[name] = BadClip(name, "no such file")
         else:
             by_clip[path].append(record)
-    return by_clip, list(missing.values())
+    return by_clip
 
 
-def _labelled_clip(
-    label_file: Path, path: str, records: Sequence[LabelRecord], person: str | None, folder_class: str | None
-) -> LabelledClip:
-    """Join the records of one clip; their order in the file does not matter."""
-    records = sorted(records, key=msgspec.json.encode)
+def _labelled_clip(release: _Release, path: str, person: str | None, entry: ManifestEntry | None) -> LabelledClip:
+    """Join the records of one clip; their order in the files does not matter."""
+    records = _in_order(release.labels.get(path, []))
+    feedback = _in_order(release.feedback.get(path, []))
+    questions = _in_order(release.questions.get(path, []))
     labels = dict.fromkeys(label.strip() for record in records for label in record.labels if label.strip())
     answer = join_lines([line for record in records for line in record.answer.split("\n")])
     own = [str(record.worker_id) for record in records if record.worker_id is not None]
+    splits = [record.split for record in (*records, *feedback, *questions) if record.split]
     return LabelledClip(
         path=path,
-        labels=tuple(labels) or tuple(answer.split("\n")[:1]),
+        labels=tuple(labels) or tuple(answer.split("\n")[:1] if answer else ()),
         answer=answer,
-        exercise=_exercise(next(iter(labels), answer), path, folder_class),
-        person=_agreed(label_file, path, "worker_id", own) or person,
-        split=_agreed(label_file, path, "split", [record.split for record in records if record.split]),
+        exercise=_exercise(next(iter(labels), answer), path, entry.class_ if entry else None),
+        person=_agreed(release.file, path, "worker_id", own) or person,
+        split=_agreed(release.file, path, "split", splits),
+        feedback=join_lines([line for record in feedback for line in record.lines]),
+        questions=tuple(dict.fromkeys(pair for record in questions for pair in record.pairs)),
     )
 
 
-def _agreed(label_file: Path, path: str, what: str, values: Sequence[str]) -> str | None:
+def _in_order(records: Sequence[Record]) -> Sequence[Record]:
+    return sorted(records, key=msgspec.json.encode) if len(records) > 1 else records
+
+
+def _agreed(file: Path, path: str, what: str, values: Sequence[str]) -> str | None:
     distinct = sorted(set(values))
     if len(distinct) > 1:
-        raise UserError(f"{label_file}: the records of {path} differ in {what}: {', '.join(distinct)}. Correct one")
+        raise UserError(f"{file}: the records of {path} differ in {what}: {', '.join(distinct)}. Correct one")
     return distinct[0] if distinct else None
 
 
@@ -245,15 +258,16 @@ def _exercise(label: str, path: str, folder_class: str | None) -> str:
         return folder_class.replace("_", " ")
     if folder and folder not in NOT_A_CLASS:
         return folder.replace("_", " ")
-    return exercise or label
+    return exercise or label or UNNAMED
 
 
-def _people(dataset_dir: Path, label_file: Path, records: Sequence[LabelRecord], index: ClipIndex) -> dict[str, str]:
+def _people(dataset_dir: Path, release: _Release, index: ClipIndex) -> dict[str, str]:
     """Return who is in each clip, from the release that says it where the label file itself does not."""
     file = dataset_dir / PEOPLE
-    if any(record.worker_id is not None for record in records) or label_file == file or not file.exists():
+    said = any(record.worker_id is not None for records in release.labels.values() for record in records)
+    if said or release.file == file or not file.exists():
         return {}
-    by_clip, _ = _match(file, [record for record in read_labels(file) if record.worker_id is not None], index)
+    by_clip = _match(file, [record for record in read_labels(file) if record.worker_id is not None], index, {})
     people = {
         path: _agreed(file, path, "worker_id", [str(record.worker_id) for record in named])
         for path, named in by_clip.items()
@@ -261,18 +275,28 @@ def _people(dataset_dir: Path, label_file: Path, records: Sequence[LabelRecord],
     return {path: person for path, person in people.items() if person is not None}
 
 
-def _classes(dataset_dir: Path, index: ClipIndex) -> dict[str, str]:
-    """Return the class that `manifest.json` gives each clip; there need not be one."""
+def _manifest(dataset_dir: Path, index: ClipIndex) -> dict[str, ManifestEntry]:
+    """Return what `manifest.json`, if there is one, says about each clip on disk; sources as the disk spells them."""
     file = dataset_dir / MANIFEST
     if not file.exists():
         return {}
-    classes = {}
+    entries = {}
     for written, entry in read_manifest(file).items():
         try:
             path = index.find(written)
+            source = None if entry.source is None else index.find(entry.source) or str(inside(Path(), entry.source))
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
-        name = entry.class_ or PurePosixPath(written).parent.name  # the seeds' derived clips have only a folder
-        if path is not None and name:
-            classes[path] = name
-    return classes
+        if path is not None:
+            class_ = entry.class_ or PurePosixPath(written).parent.name  # the seeds' derived clips have only a folder
+            entries[path] = msgspec.structs.replace(entry, class_=class_ or None, source=source)
+    return entries
+
+
+def _notices(dataset_dir: Path, release: _Release) -> list[str]:
+    notices = []
+    if release.repeated:
+        notices.append(f"{release.repeated} records of {release.file} repeat another one; each counts once")
+    if (dataset_dir / LONG_RANGE).exists():
+        notices.append(LONG_RANGE_MESSAGE.format(path=dataset_dir / LONG_RANGE))
+    return notices

@@ -4,10 +4,19 @@ from collections import Counter
 import pytest
 
 from formcoach.data.annotations import LabelledClip
-from formcoach.data.splits import SPLITS, split_clips
+from formcoach.data.splits import SPLITS, Settings
+from formcoach.data.splits import split_clips as split_all
 from formcoach.errors import UserError
 
 RATIOS = {"train": 0.6, "val": 0.2, "test": 0.2}
+
+
+def split_clips(clips, ratios=(0.6, 0.2, 0.2), seed=42):
+    return split_all(clips, Settings(ratios, seed)).splits
+
+
+def split_clips(clips, ratios=(0.6, 0.2, 0.2), seed=42):
+    return split_all(clips, Settings(ratios, seed)).splits
 
 
 def clip(number, exercise="squats", person=None):
