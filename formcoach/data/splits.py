@@ -60,12 +60,14 @@ class _Known:
         ties: what they share.
         official: the split that the release puts a clip into, under our name.
         earlier: the splits that a clip, its person or its content was in before.
+        old: the clips that were split before.
     """
 
     clips: dict[str, LabelledClip]
     ties: Ties
     official: dict[str, str]
     earlier: dict[str, set[str]]
+    old: frozenset[str]
 
 
 def split_clips(
@@ -99,6 +101,7 @@ def split_clips(
         tie(clips) if ties is None else ties,
         {} if settings.resplit else _official(by_path.values()),
         {path: before.of(clip, (files or {}).get(path)) for path, clip in by_path.items()} if before else {},
+        frozenset(before.clips).intersection(by_path) if before else frozenset(),
     )
     left_out: dict[str, str] = {}
     members = _without_leaks(_tied(known, left_out), known, settings.drop_leaks, left_out)
@@ -158,16 +161,14 @@ def _tied(known: _Known, left_out: dict[str, str]) -> list[list[str]]:
     """Return the clips that must stay together, by group; those that would tie old splits together are left out."""
     groups = Groups()
     splits: dict[int, set[str]] = defaultdict(set)  # of each group, where its clips were before
-    news = [path for path in known.clips if not known.earlier.get(path)]
-    olds = [path for path in known.clips if known.earlier.get(path)]
-    for path in (*olds, *sorted(news, key=lambda path: known.clips[path].source is not None)):
+    for path in sorted(known.clips, key=lambda path: (path not in known.old, known.clips[path].source is not None)):
         source, ties = known.clips[path].source, known.ties[path]
         if source is not None and (source not in known.clips or source in left_out):
             left_out[path] = f"is derived from {source}, which is left out"
             continue
         found = groups.neighbours(ties)
         before = set().union(*(splits[group] for group in found), known.earlier.get(path, ()))
-        if len(found) > 1 and len(before) > 1 and not known.earlier.get(path):
+        if len(before) > 1 and path not in known.old and before not in [splits[group] for group in found]:
             left_out[path] = f"shares people or pictures with clips of {' and '.join(sorted(before))}, which stay apart"
             continue
         splits[groups.add(path, ties)] = before

@@ -15,10 +15,6 @@ def split_clips(clips, ratios=(0.6, 0.2, 0.2), seed=42):
     return split_all(clips, Settings(ratios, seed)).splits
 
 
-def split_clips(clips, ratios=(0.6, 0.2, 0.2), seed=42):
-    return split_all(clips, Settings(ratios, seed)).splits
-
-
 def clip(number, exercise="squats", person=None):
     return LabelledClip(f"{exercise}/{number}.mp4", (f"{exercise} - ok",), f"{exercise} - ok", exercise, person)
 
