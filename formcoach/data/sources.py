@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from formcoach.data.annotations import PREPARE, Conversation, read_conversations
+from formcoach.data.augment import DEFAULT, check_names
 from formcoach.data.video import READERS
 from formcoach.errors import UserError
 from formcoach.files import inside, read_json
@@ -18,7 +19,7 @@ class _Entry(msgspec.Struct):
 
     root: str
     annotation: str
-    data_augment: bool = False
+    data_augment: bool | list[str] = False
     repeat_time: float = 1.0
     video_read_type: str = "decord"
     sampling_strategy: str = "all"
@@ -32,7 +33,7 @@ class Source:
         name: its key in the file.
         root: the folder that the clips' paths are relative to.
         annotation: the file of conversations.
-        data_augment: whether clips are altered while training.
+        augmentations: what may be done to its clips while training, see `formcoach.data.augment`.
         repeat_time: how often an epoch sees each conversation; a fraction takes that share of them.
         reader: which library decodes the clips.
         sampling: which of the conversations to use: `all`, `first:N`, `end:N` or `random:N`; N may be a share, `30%`.
@@ -41,7 +42,7 @@ class Source:
     name: str
     root: Path
     annotation: Path
-    data_augment: bool
+    augmentations: tuple[str, ...]
     repeat_time: float
     reader: str
     sampling: str
@@ -75,8 +76,6 @@ def _source(path: Path, name: str, raw: object) -> Source:
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {name}: {error}. {PREPARE}") from None
     where = f"{path}: {name}:"
-    if entry.data_augment:
-        raise UserError(f"{where} data_augment (altering clips while training) is not available yet; set it to false")
     if entry.video_read_type not in READERS:
         raise UserError(f"{where} video_read_type {entry.video_read_type!r} is unknown; use {', '.join(READERS)}")
     if not (entry.repeat_time > 0 and math.isfinite(entry.repeat_time)):
@@ -87,11 +86,17 @@ def _source(path: Path, name: str, raw: object) -> Source:
         name,
         project / entry.root,
         project / entry.annotation,
-        entry.data_augment,
+        _augmentations(where, entry.data_augment),
         entry.repeat_time,
         entry.video_read_type,
         entry.sampling_strategy,
     )
+
+
+def _augmentations(where: str, wanted: bool | list[str]) -> tuple[str, ...]:
+    if isinstance(wanted, bool):
+        return DEFAULT if wanted else ()
+    return check_names(wanted, f"{where} data_augment") if wanted else ()
 
 
 def _as_typed(path: Path) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from formcoach.command import progress
+from formcoach.data.augment import allowed, longest, mirror_text, timeline
 from formcoach.data.dataset import ResizedClip, Sample, read_resized
 from formcoach.data.video import VideoInfo, probe
 from formcoach.errors import ClipError, UserError
@@ -121,10 +122,8 @@ def check_lengths(opened: Opened, processor: Any, threads: int, max_length: int,
     """
 
     def measure(sample: Sample) -> int:
-        info = opened.infos[sample.clip]
-        frames = len(processor.select_frames(info.frames, info.fps))
         try:
-            length = processor.sample_length(sample.question, frames, info.duration, sample.answer)
+            length = _longest(sample, opened.infos[sample.clip], processor)
         except UserError as error:
             raise UserError(f"{datasets}: sample {sample.id}: {error}") from None
         if length > max_length:
@@ -135,6 +134,17 @@ def check_lengths(opened: Opened, processor: Any, threads: int, max_length: int,
         return length
 
     return max(_each(measure, list(dict.fromkeys(opened.samples)), threads, "samples measured").values())
+
+
+def _longest(sample: Sample, info: VideoInfo, processor: Any) -> int:
+    """Return a sample's tokens, or how many it can get by augmentation."""
+    lengths = []
+    for changes in longest(allowed(sample.augmentations, (sample.question, sample.answer))):
+        shown = len(timeline(changes, info.frames))
+        frames = len(processor.select_frames(shown, info.fps))
+        question, answer = mirror_text(sample.question, changes), mirror_text(sample.answer, changes)
+        lengths.append(processor.sample_length(question, frames, shown / info.fps, answer))
+    return max(lengths)
 
 
 def _sort_out(found: Mapping[Path, Result | ClipError], skip_bad: bool) -> tuple[dict[Path, Result], list[ClipError]]:

@@ -24,7 +24,7 @@ from formcoach.files import write_json
 from formcoach.models import family_of, load_model
 from formcoach.models.adapters import add_lora
 from formcoach.training import processes, resumption, run_directory
-from formcoach.training.callbacks import Rhythm, RunReport, clock, peak_memory
+from formcoach.training.callbacks import EpochCount, Rhythm, RunReport, clock, peak_memory
 from formcoach.training.plan import Plan, bad_clips_line, describe
 from formcoach.training.preflight import KEEP_BYTES, Opened, check_lengths, decode_clips, kept_bytes, usable_cores
 from formcoach.training.sharding import read_deepspeed, zero_stage
@@ -64,7 +64,7 @@ def prepare(plan: Plan) -> Prepared:
     report = RunReport(plan.run, active=plan.place.rank == 0)
     _quiet()
     processes.name_accelerator(plan.cuda)
-    for line in plan.notices:
+    for line in (*plan.notices, *_augmentation_lines(plan)):
         report.say(line)
     set_seed(plan.config.seed)
     model, processor = _load(plan)
@@ -87,6 +87,15 @@ def train(prepared: Prepared) -> None:
         output = trainer.train(str(plan.resume.folder / resumption.FOLDER) if plan.resume is not None else None)
         _close(plan, trainer, report, output.metrics["train_runtime"])
     processes.leave_group()
+
+
+def _augmentation_lines(plan: Plan) -> list[str]:
+    """Tell what `data_augment` does, and where it does nothing."""
+    names = dict.fromkeys(name for sample in plan.train.samples for name in sample.augmentations)
+    lines = [f"training clips are augmented: {', '.join(names)}"] if names else []
+    if plan.val is not None and any(sample.augmentations for sample in plan.val.samples):
+        lines.append(f"{plan.config.val_datasets}: data_augment is left aside, validation clips are never augmented")
+    return lines
 
 
 def _load(plan: Plan) -> tuple[Any, Any]:
@@ -187,6 +196,7 @@ def _trainer(prepared: Prepared) -> CoachTrainer:
     if plan.config.deepspeed is not None:
         processes.prepare_deepspeed(plan.place, plan.cuda)
     arguments = _arguments(plan, _workers(plan, kept))
+    clips = ClipDataset(plan.train.samples, processor, kept, plan.config.seed)
     trainer = CoachTrainer(
         model=model,
         args=arguments,
@@ -195,9 +205,9 @@ def _trainer(prepared: Prepared) -> CoachTrainer:
         processor=processor,
         run=plan.run,
         report=report,
-        train_dataset=ClipDataset(plan.train.samples, processor, kept),
+        train_dataset=clips,
         eval_dataset=ClipDataset(plan.val.samples, processor, kept) if plan.val is not None else None,
-        callbacks=[Rhythm(plan.config, plan.val is not None)],
+        callbacks=[Rhythm(plan.config, plan.val is not None), EpochCount(clips)],
     )
     trainer.remove_callback(PrinterCallback)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -210,10 +220,10 @@ def _trainer(prepared: Prepared) -> CoachTrainer:
 
 
 def _workers(plan: Plan, kept: Mapping[Path, ResizedClip]) -> int:
-    """Return how many processes read clips ahead; none are needed for clips in memory."""
+    """Return how many processes read clips ahead; none are needed for clips that are in memory and stay as they are."""
     if plan.config.num_workers is not None:
         return plan.config.num_workers
-    if plan.train.samples[0].clip in kept:
+    if plan.train.samples[0].clip in kept and not any(sample.augmentations for sample in plan.train.samples):
         return 0
     return min(MOST_WORKERS, max(1, usable_cores() // (2 * plan.place.local_count)))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from formcoach.data.annotations import Conversation, Turn, write_conversations
+from formcoach.data.augment import DEFAULT
 from formcoach.data.sources import load_source, read_sources
 from formcoach.errors import UserError
 
@@ -88,7 +89,11 @@ def test_repeat_time_sets_how_often_an_epoch_sees_each(tmp_path, times, length):
         ({"sampling_strategy": "first:120%"}, r"sampling_strategy 'first:120%'"),
         ({"sampling_strategy": "random"}, r"sampling_strategy 'random'"),
         ({"video_read_type": "ffmpeg"}, r"video_read_type 'ffmpeg' is unknown; use decord, opencv, pyav"),
-        ({"data_augment": True}, r"data_augment .* set it to false"),
+        (
+            {"data_augment": ["rotation", "zoom"]},
+            r"data_augment: 'zoom' is no augmentation; there are horizontal_flip,",
+        ),
+        ({"data_augment": "rotation"}, r"\$.data_augment"),
         ({"repeat_time": 0}, r"repeat_time 0"),
         ({"repeat_time": -1.5}, r"repeat_time -1.5"),
         ({"repeat_time": "2"}, r"\$.repeat_time"),
@@ -100,6 +105,13 @@ def test_a_setting_that_makes_no_sense_is_named(tmp_path, settings, message):
     with pytest.raises(UserError, match=message) as caught:
         read_sources(path)
     assert f"{path}: mine:" in str(caught.value)
+
+
+def test_augmentations_are_the_usual_ones_or_those_named(tmp_path):
+    for setting, expected in ((True, DEFAULT), (False, ()), (["jpeg", "rotation"], ("rotation", "jpeg")), ([], ())):
+        (source,) = read_sources(write_project(tmp_path, data_augment=setting))
+        assert source.augmentations == expected
+    assert not {"vertical_flip", "colour_inversion"} & set(DEFAULT)
 
 
 @pytest.mark.parametrize(
