@@ -90,6 +90,9 @@ def find_clips(root: Path) -> list[str]:
     """Return the paths of all clips below a folder, sorted; links are followed, each folder once.
 
     Names that start with a dot are left out: what this project keeps there for itself is no part of the dataset.
+
+    Raises:
+        UserError: a clip's name is not UTF-8, so that no label file could say it.
     """
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
@@ -99,6 +102,12 @@ def find_clips(root: Path) -> list[str]:
         for folder, prefix in links:
             found += _walk(folder, prefix, seen, later)
         links = later
+    for path in found:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+            raise UserError(f"{root / shown}: its name is not UTF-8 text; rename it") from None
     return sorted(found)
 
 

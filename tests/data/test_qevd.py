@@ -1,5 +1,8 @@
 import json
+import os
 import random
+import shutil
+import sys
 import unicodedata
 
 import pytest
@@ -167,3 +170,11 @@ def test_broken_links_and_hidden_files_are_no_clips(make_dataset, write_clip):
     assert [clip.path for clip in folder.clips] == ["1.mp4"]
     assert [clip.reason for clip in folder.bad] == ["no such file"]
     assert not folder.unlisted
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_utf_8_is_named_with_the_remedy(make_dataset):
+    dataset = make_dataset([record("1.mp4")], ["1.mp4"])
+    shutil.copy(dataset / "1.mp4", os.fsencode(dataset) + b"/\xff.mp4")
+    with pytest.raises(UserError, match=r"\\xff.mp4: its name is not UTF-8 text; rename it"):
+        read_folder(dataset)
