@@ -12,8 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from formcoach.command import progress
-from formcoach.errors import ClipError, UserError
+from formcoach.errors import UserError
 from formcoach.files import inside
 
 PASS, NOTICE, FAIL = "✓", "!", "✗"
@@ -226,7 +225,7 @@ def check_labels(dataset: Path, splits: Path) -> Check:
 
 def check_splits(splits: dict[str, list], folder: Path) -> Check:
     """Check that there is something to train on, and that no clip and nobody is in two splits."""
-    counts = ", ".join(f"{len(records)} {name}" for name, records in splits.items())
+    counts = ", ".join(f"{len({record.video for record in records})} {name}" for name, records in splits.items())
     if not splits["train"]:
         return Check(FAIL, "splits", f"{split_path(folder, 'train')} holds no clips; {PREPARE}")
     for one, other in combinations(splits, 2):
@@ -257,19 +256,20 @@ def check_registry(path: Path) -> Check:
 
 def check_clips(dataset: Path, videos: Sequence[str]) -> Check:
     """Check that every clip of the splits exists and opens; a bad one is named."""
-    from formcoach.data.video import probe_all
+    from formcoach.data.clip_facts import read_facts
 
     try:
-        paths = [inside(dataset, video) for video in videos]
+        for video in videos:
+            inside(dataset, video)
     except UserError as error:
         return Check(FAIL, "clips", str(error))
-    looked_at = progress(probe_all(paths), len(paths), "clips checked")
-    bad = [result for result in looked_at if isinstance(result, ClipError)]
+    _, bad = read_facts(dataset, videos)
     if bad:
-        named = "; ".join(str(error) for error in bad[:_NAMED]) + (" ..." if len(bad) > _NAMED else "")
+        named = [f"{dataset / video}: {reason}" for video, reason in sorted(bad.items())]
+        shown = "; ".join(named[:_NAMED]) + (" ..." if len(bad) > _NAMED else "")
         remedy = f"Repair them and {PREPARE}, or train with --skip-bad-clips"
-        return Check(FAIL, "clips", f"{len(bad)} of {len(paths)} cannot be used: {named}. {remedy}")
-    return Check(PASS, "clips", f"all {len(paths)} exist and open")
+        return Check(FAIL, "clips", f"{len(bad)} of {len(videos)} cannot be used: {shown}. {remedy}")
+    return Check(PASS, "clips", f"all {len(videos)} exist and open")
 
 
 def check_scripts(folder: Path) -> Check:

@@ -1,6 +1,8 @@
 """What was measured on files, kept until a file changes: looked up by path, size and time of change."""
 
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
 from typing import Generic, TypeVar
@@ -60,20 +62,17 @@ class FileCache(Generic[Value]):
             self.save()
 
     def save(self) -> None:
-        """Write what is new to disk, atomically; a folder that cannot be written to is left alone."""
+        """Write what is new to disk, atomically; where that is not possible, everything is measured again next time."""
         if not self._changed:
             return
-        try:
-            with replacing(self.path) as temporary:
-                temporary.write_bytes(msgspec.msgpack.encode((self._version, self._entries)))
-        except PermissionError:
-            pass  # slower the next time, and nothing worse
+        with suppress(OSError), replacing(self.path) as temporary:
+            temporary.write_bytes(msgspec.msgpack.encode((self._version, self._entries)))
         self._changed = False
         self._saved = time.monotonic()
 
     def _state(self, key: str) -> tuple[int, int] | None:
         try:
-            status = (self._root / key).stat()
-        except OSError:
+            status = os.stat(f"{self._root}/{key}")  # noqa: PTH116  # six times as fast, and asked 300,000 times
+        except (OSError, ValueError):
             return None
         return (status.st_size, status.st_mtime_ns) if S_ISREG(status.st_mode) else None
