@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and JSON whose errors name the place."""
 
 import codecs
+import glob
 import json
 import os
 import shutil
@@ -30,6 +31,12 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_stale(path: Path) -> None:
+    """Remove what `replacing` left behind where a process was killed; nobody may be writing `path` now."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp{glob.escape(path.suffix)}"):
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

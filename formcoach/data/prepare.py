@@ -18,7 +18,7 @@ from formcoach.data.split_summary import SplitSummary, summarise
 from formcoach.data.splits import Settings, split_clips
 from formcoach.data.together import Ties, find_leaks, tie
 from formcoach.errors import UserError
-from formcoach.files import only_one, replacing
+from formcoach.files import only_one, remove_stale, replacing
 
 SHOWN_BAD_CLIPS = 3
 
@@ -220,7 +220,9 @@ def _count(clips: Sequence[str]) -> str:
 
 
 def _write_all(files: Mapping[Path, Iterable[bytes]]) -> None:
-    """Write all files beside their places, then rename them all."""
+    """Write all files beside their places, then rename them all; what a killed process left there goes."""
+    for path in files:
+        remove_stale(path)
     try:
         with ExitStack() as stack:
             temporaries = [(stack.enter_context(replacing(path)), chunks) for path, chunks in files.items()]

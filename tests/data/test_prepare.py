@@ -297,3 +297,4 @@ def test_killed_at_any_moment_the_files_are_old_or_new_and_the_next_call_works(t
         assert sum(len(members(tmp_path, name)) for name in SPLITS) > 0  # each file can be read
     split(tmp_path, "--seed", "1")
     assert len(where(tmp_path)) == 60 == sum(len(members(tmp_path, name)) for name in SPLITS)
+    assert not list(tmp_path.rglob("*.tmp*"))
