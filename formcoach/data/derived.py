@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from formcoach.data.annotations import LabelledClip, ManifestEntry
+from formcoach.data.augment import is_mirrored
 from formcoach.data.sides import swap_sides
-
-MIRRORING = frozenset({"horizontal_flip", "vertical_flip"})  # a picture mirrored either way shows the other arm
 
 
 def derive(
@@ -40,14 +39,14 @@ def derive(
 
 def _origin(path: str, derived: Mapping[str, ManifestEntry]) -> tuple[str | None, bool]:
     """Return the clip that a derived one goes back to, None if it goes in a circle, and whether it is mirrored."""
-    seen, flips = set(), 0
+    seen, mirrored = set(), False
     while path in derived:
         if path in seen:
             return None, False
         seen.add(path)
-        flips += len(MIRRORING & derived[path].augmentations.keys())
+        mirrored ^= is_mirrored(derived[path].augmentations)
         path = derived[path].source or path
-    return path, flips % 2 == 1
+    return path, mirrored
 
 
 def _follow(original: LabelledClip, path: str, mirrored: bool) -> LabelledClip:
