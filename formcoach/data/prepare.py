@@ -200,7 +200,7 @@ def _notices(
     labels = {clip.path: clip.labels for clip in usable.clips}
     unlike = [group for group in same if len({labels[path] for path in group}) > 1]
     if unlike:
-        notices.append(f"{len(unlike)} byte-equal clips have different labels, first: {' and '.join(unlike[0][:2])}")
+        notices.append(f"{len(unlike)} times equal files have different labels, first: {' and '.join(unlike[0][:2])}")
     if cleaned is not None:
         known = {*cleaned.kept, *cleaned.rejected}
         new = [clip.path for clip in usable.clips if clip.path not in known]

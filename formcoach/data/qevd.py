@@ -89,7 +89,8 @@ class _Release:
         labels: the label file's records.
         feedback: what coaches said.
         questions: with their answers.
-        missing: records whose clip is not there, by its path as written.
+        missing: clips of the label file that are not there, by their path as written.
+        absent: clips of QEVD's other files that are not there: they name all that was ever released.
         repeated: how many records say what another one says.
     """
 
@@ -98,6 +99,7 @@ class _Release:
     feedback: Mapping[str, list[FeedbackRecord]]
     questions: Mapping[str, list[QuestionRecord]]
     missing: dict[str, BadClip]
+    absent: dict[str, BadClip]
     repeated: int
 
 
@@ -146,7 +148,8 @@ def read_folder(dataset_dir: Path, labels: Path | None = None, answers: str = LA
     named = sorted(release.labels.keys() | release.feedback.keys() | release.questions.keys())
     labelled = [_labelled_clip(release, path, people.get(path), manifest.get(path)) for path in named]
     labelled, orphans = derive(labelled, {path: entry for path, entry in manifest.items() if entry.source is not None})
-    clips, bad, unanswered = [], list(release.missing.values()), [BadClip(*orphan) for orphan in orphans]
+    clips, bad = [], list(release.missing.values())
+    unanswered = [*release.absent.values(), *(BadClip(*orphan) for orphan in orphans)]
     for clip in labelled:
         if _has_answer(clip, answers):
             clips.append(clip)
@@ -174,6 +177,7 @@ def _has_answer(clip: LabelledClip, answers: str) -> bool:
 def _read_release(dataset_dir: Path, labels: Path | None, answers: str, index: ClipIndex) -> _Release:
     """Read the files that are needed for `answers`, and the label file in any case if it is there."""
     missing: dict[str, BadClip] = {}
+    absent: dict[str, BadClip] = {}
     file, records = labels, []
     there = any((dataset_dir / name).exists() for name in LABEL_FILES)
     if labels is not None or there or answers in (LABELS_ONLY, ALL):
@@ -187,9 +191,10 @@ def _read_release(dataset_dir: Path, labels: Path | None, answers: str, index: C
     return _Release(
         file or dataset_dir / (FEEDBACK if feedback else QUESTIONS),
         by_clip,
-        _match(dataset_dir / FEEDBACK, feedback, index, missing),
-        _match(dataset_dir / QUESTIONS, questions, index, missing),
+        _match(dataset_dir / FEEDBACK, feedback, index, absent),
+        _match(dataset_dir / QUESTIONS, questions, index, absent),
         missing,
+        {path: clip for path, clip in absent.items() if path not in missing},
         sum(len(group) - len(set(map(msgspec.json.encode, group))) for group in by_clip.values() if len(group) > 1),
     )
 

@@ -179,7 +179,7 @@ def test_byte_equal_clips_stay_together_and_unlike_labels_are_told(tmp_path, cli
     write(tmp_path, "ground_truth.json", labels(names))
     result = split(tmp_path)
     assert len({where(tmp_path)[name] for name in (names[0], *names[6:])}) == 1
-    assert "1 byte-equal clips have different labels" in result.stderr
+    assert "1 times equal files have different labels" in result.stderr
     assert "1 byte-equal files" in result.stdout
     assert len(set(split(tmp_path, "--duplicates", "off") and where(tmp_path).values())) == 3
 
