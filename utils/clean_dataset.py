@@ -145,9 +145,6 @@ def print_summary(cleaning: "Cleaning", seconds: float) -> None:
         print(f"wrote {path}")
     if cleaning.set_aside:
         notice(f"clips set aside before, which stay rejected: {cleaning.set_aside}; --undo moves them back")
-    if cleaning.nameless:
-        first = ascii(cleaning.nameless[0])
-        notice(f"clips left out because their names are not UTF-8 text: {len(cleaning.nameless)}, first: {first}")
 
 
 def print_moves(moves: "Moves", where: str) -> None:

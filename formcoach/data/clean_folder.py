@@ -15,7 +15,7 @@ from formcoach.data.set_aside import aside
 from formcoach.data.thresholds import Thresholds
 from formcoach.errors import ClipError
 
-SURELY_MOVING, SURELY_STILL = 0.4, 0.1  # share of active pairs of an exercise's clips, the median
+SURELY_MOVING, SURELY_STILL = 0.4, 0.1  # median of `Quality.motion` of an exercise's clips
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,11 @@ class Cleaning:
     Args:
         outcome: for every clip.
         set_aside: clips that an earlier run moved aside.
-        nameless: clips whose names are not UTF-8, which no label file can name.
         written: files.
     """
 
     outcome: Outcome
     set_aside: int
-    nameless: list[str]
     written: list[Path]
 
 
@@ -54,11 +52,16 @@ class Movement:
     said: Kind | None
 
     @property
-    def seen(self) -> Kind:
-        """What the clips say; `any` where they are not clear."""
+    def seen(self) -> Kind | None:
+        """What the clips say; None where they are not clear."""
         if self.motion >= SURELY_MOVING:
             return MOVING
-        return STILL if self.motion <= SURELY_STILL else ANY
+        return STILL if self.motion <= SURELY_STILL else None
+
+    @property
+    def advice(self) -> Kind:
+        """What to write down: what the clips say, else what the files say."""
+        return self.seen or self.said or ANY
 
     @property
     def contradicts(self) -> bool:
@@ -91,14 +94,14 @@ def clean_folder(
     """
     motion = read_exercise_motion(dataset_dir, motion_file)
     earlier = aside(dataset_dir)
-    subjects, nameless = find_subjects(dataset_dir, labels)
+    subjects = find_subjects(dataset_dir, labels)
     measured = _measure(dataset_dir, subjects, workers)
     outcome = judge(measured, subjects, thresholds, motion, duplicates)
     table, page = output_dir / CSV_FILE, output_dir / HTML_FILE
     write_csv(table, outcome.verdicts)
     write_html(page, dataset_dir, outcome, thresholds, motion, len(earlier), workers)
     kept = write_cleaned(output_dir, outcome.cleaned(earlier))
-    return Cleaning(outcome, len(earlier), nameless, [kept, table, page])
+    return Cleaning(outcome, len(earlier), [kept, table, page])
 
 
 def classify_motion(
@@ -110,7 +113,7 @@ def classify_motion(
         UserError: as `clean_folder`.
     """
     motion = read_exercise_motion(dataset_dir, motion_file)
-    subjects, _ = find_subjects(dataset_dir, labels)
+    subjects = find_subjects(dataset_dir, labels)
     by_exercise: dict[str, list[Quality]] = {}
     unreadable = []
     for path, quality in _measure(dataset_dir, subjects, workers).items():

@@ -96,8 +96,8 @@ class Outcome:
         return Cleaned(kept, dict(sorted({**earlier, **self.rejected}.items())), self.duplicates)
 
 
-def find_subjects(dataset_dir: Path, labels: Path | None = None) -> tuple[dict[str, Subject], list[str]]:
-    """Return what is known about each clip of a folder, and the clips that no file could name.
+def find_subjects(dataset_dir: Path, labels: Path | None = None) -> dict[str, Subject]:
+    """Return what is known about each clip of a folder.
 
     Args:
         dataset_dir: holds the clips; a label file and a manifest are read if they are there.
@@ -111,8 +111,7 @@ def find_subjects(dataset_dir: Path, labels: Path | None = None) -> tuple[dict[s
             f"{dataset_dir}: no such folder. Put your clips there (see dataset/README.md) or make a demo: "
             f"python utils/make_demo_dataset.py --dataset-dir {dataset_dir}"
         )
-    found = find_clips(dataset_dir)
-    paths = [path for path in found if _is_text(path)]
+    paths = find_clips(dataset_dir)
     if not paths:
         raise UserError(f"{dataset_dir}: holds no clips. Put some there (see dataset/README.md)")
     entries = _manifest(dataset_dir, paths)
@@ -123,16 +122,7 @@ def find_subjects(dataset_dir: Path, labels: Path | None = None) -> tuple[dict[s
                 known = (clip.split is not None) + (clip.person is not None)
                 source = subjects[clip.path].source or clip.source
                 subjects[clip.path] = Subject(clip.exercise, True, known, source)
-    return subjects, [path for path in found if not _is_text(path)]
-
-
-def _is_text(path: str) -> bool:
-    """Tell whether a name on disk is UTF-8, as the names in all label files are."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return subjects
 
 
 def _manifest(dataset_dir: Path, paths: list[str]) -> dict[str, ManifestEntry]:

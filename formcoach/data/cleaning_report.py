@@ -41,6 +41,7 @@ class Measure:
         value: of a clip.
         low: least that is accepted.
         high: most that is accepted.
+        most: that there can be.
         logarithmic: where a few values are much larger than the others.
         moving: only moving exercises must reach it.
     """
@@ -49,6 +50,7 @@ class Measure:
     value: Callable[[Quality], float]
     low: float | None = None
     high: float | None = None
+    most: float = float("inf")
     logarithmic: bool = False
     moving: bool = False
 
@@ -77,7 +79,7 @@ class Chart:
     note: str
     bars: list[Bar]
     limits: list[tuple[float, str]]
-    ticks: list[tuple[float, str, str]]
+    ticks: list[tuple[float, str]]
 
 
 @dataclass
@@ -99,11 +101,17 @@ def measures(thresholds: Thresholds) -> list[Measure]:
         Measure("longer side in pixels", lambda quality: max(quality.width, quality.height), low=t.min_width),
         Measure("shorter side in pixels", lambda quality: min(quality.width, quality.height), low=t.min_height),
         Measure("duration in seconds", attrgetter("duration"), t.min_duration, t.max_duration, logarithmic=True),
-        Measure("brightness", attrgetter("brightness"), t.min_brightness, t.max_brightness),
+        Measure("brightness", attrgetter("brightness"), t.min_brightness, t.max_brightness, 255),
         Measure("sharpness", attrgetter("sharpness"), low=t.min_sharpness, logarithmic=True),
-        Measure("motion in % of the clip", lambda quality: 100 * quality.motion, low=100 * t.min_motion, moving=True),
-        Measure("longest black stretch in seconds", attrgetter("black"), high=t.max_black),
-        Measure("longest frozen stretch in seconds", attrgetter("frozen"), high=t.max_frozen),
+        Measure(
+            "motion in % of the clip",
+            lambda quality: 100 * quality.motion,
+            low=100 * t.min_motion,
+            most=100,
+            moving=True,
+        ),
+        Measure("black stretch in seconds", attrgetter("black"), high=t.max_black),
+        Measure("frozen stretch in seconds", attrgetter("frozen"), high=t.max_frozen),
     ]
 
 
@@ -243,9 +251,9 @@ def _pictures(dataset_dir: Path, paths: Sequence[str], workers: int) -> dict[str
 
 
 def _picture(path: Path) -> str:
-    """Return what a clip shows after a quarter of its duration: later costs more to decode."""
+    """Return what a clip shows after half a second: later costs more to decode, and many begin black."""
     try:
-        for _, frame in iterate_frames(path, lambda frames, fps: [frames // 4]):
+        for _, frame in iterate_frames(path, lambda frames, fps: [min(round(fps / 2), frames // 2)]):
             shrink = max(frame.width / THUMBNAIL[0], frame.height / THUMBNAIL[1])
             size = max(1, round(frame.width / shrink)), max(1, round(frame.height / shrink))
             small = frame.reformat(*size, format="bgr24").to_ndarray()
@@ -267,8 +275,8 @@ def _chart(measure: Measure, verdicts: Sequence[Verdict], moving: set[str]) -> C
     low, high = min(float(np.quantile(places, 0.002)), *limits), max(float(np.quantile(places, 0.998)), *limits)
     margin = 0.06 * (high - low) or 1.0
     low, high = low - margin, high + margin
-    if values.min() >= 0 and not measure.logarithmic:
-        low = max(low, 0.0)
+    if not measure.logarithmic:
+        low, high = max(low, 0.0), min(high, measure.most)
     good = np.ones(len(values), bool)
     good &= values >= measure.low if measure.low is not None else True
     good &= values <= measure.high if measure.high is not None else True
@@ -278,21 +286,25 @@ def _chart(measure: Measure, verdicts: Sequence[Verdict], moving: set[str]) -> C
     def across(place: float) -> float:
         return round(LEFT + (RIGHT - LEFT) * (place - low) / (high - low), 1)
 
-    def told(place: float) -> str:
-        return f"{10**place if measure.logarithmic else place:.3g}"
-
     note = f"{int(good.sum())} of {len(values)} clips accepted" + (", of moving exercises" if measure.moving else "")
     return Chart(
         measure.title,
         note,
         [*_bars(keep, drop)],
         [(across(place), f"{limit:g}") for place, limit in zip(limits, measure.limits, strict=True)],
-        [
-            (LEFT, told(low), "start"),
-            (across((low + high) / 2), told((low + high) / 2), "middle"),
-            (RIGHT, told(high), "end"),
-        ],
+        [(across(float(scale(tick))), f"{tick:g}") for tick in _ticks(low, high, measure.logarithmic)],
     )
+
+
+def _ticks(low: float, high: float, logarithmic: bool) -> list[float]:
+    """Return about five round numbers between two places of an axis."""
+    if logarithmic:
+        digits = (1, 2, 5) if high - low < 3 else (1,)
+        numbers = [float(f"{digit}e{power}") for power in range(-1, 7) for digit in digits]
+        return [number for number in numbers if low <= np.log10(number) <= high]
+    steps = [float(f"{digit}e{power}") for power in range(-3, 7) for digit in (1, 2, 5)]
+    step = next((step for step in steps if (high - low) / step <= 5), high)
+    return [count * step for count in range(int(np.ceil(low / step)), int(high / step) + 1)]
 
 
 def _logarithm(values: np.ndarray) -> np.ndarray:
