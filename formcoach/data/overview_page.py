@@ -1,0 +1,159 @@
+"""A dataset's overview as one HTML page that needs nothing but itself.
+
+Everything that comes from files is escaped by the template; a policy in the page's head lets a browser run no other
+script than the page's own, whatever a label holds.
+"""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from formcoach.data.clip_facts import ClipFacts
+from formcoach.data.overview import ClassNumbers, Numbers, Overview
+from formcoach.data.overview_clips import SplitClip
+from formcoach.data.overview_concerns import Concern, reasons
+from formcoach.data.overview_strips import FRAMES, Strip, jpeg
+from formcoach.data.splits import SPLITS
+
+FOLDER = Path(__file__).resolve().parents[1] / "assets" / "dataset_report"
+ROWS = 200  # classes in the table; the script shows more when asked, the text below it has all
+EXERCISES_WITH_FAULTS = 200
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A strip as the template wants it; `image` is a JPEG in base64, empty if the clip does not open."""
+
+    clip: SplitClip
+    reason: str
+    fact: ClipFacts | None
+    image: str = ""
+    width: int = 0
+    height: int = 0
+
+
+def page(overview: Overview, concerns: Sequence[Concern], strips: Sequence[Strip], seed: int) -> str:
+    """Return the page.
+
+    Args:
+        overview: the numbers.
+        concerns: what to know first.
+        strips: sample clips.
+        seed: that they were drawn with.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {
+        "n": _whole,
+        "short": _short,
+        "percent": _percent,
+        "shorten": shorten,
+        "ratios": _ratios,
+        "bin": _bin,
+    }
+    style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
+    cleaned = overview.cleaned
+    return environment.get_template("page.html.jinja").render(
+        o=overview,
+        cards=_cards(overview),
+        concerns=concerns,
+        rows=ROWS,
+        most=max((one.total for one in overview.classes), default=1),
+        class_lines=class_lines(overview.classes),
+        with_faults=[one for one in overview.classes if one.name in overview.faults_by_exercise],
+        faulty=EXERCISES_WITH_FAULTS,
+        labels_per_clip=[(_labels(labels), clips) for labels, clips in overview.labels_per_clip],
+        strips=[_shown(strip, overview) for strip in strips],
+        frames=FRAMES,
+        seed=seed,
+        skipped=reasons(clip.reason for clip in overview.skipped),
+        rejected=reasons(reason for given in cleaned.rejected.values() for reason in given) if cleaned else [],
+        people=_people,
+        splits_of=lambda one: list(zip(SPLITS, one.clips, strict=True)),
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=Markup("sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
+    )
+
+
+def class_lines(classes: Sequence[ClassNumbers]) -> str:
+    """Return all classes as text, one a line, parted by tabs."""
+    lines = ["\t".join(("exercise", *SPLITS, "all", "people", "minutes", "marks"))]
+    for one in classes:
+        numbers = (*map(str, one.clips), str(one.total), _people(one), f"{one.seconds / 60:.1f}")
+        lines.append("\t".join((" ".join(shorten(one.name, 120).split()), *numbers, "; ".join(one.marks))))
+    return "\n".join(lines) + "\n"
+
+
+def shorten(text: object, most: int) -> str:
+    """Return a text, cut where it is longer than `most` characters."""
+    whole = str(text).encode("utf-8", "backslashreplace").decode()
+    return whole if len(whole) <= most else whole[: most - 1] + "…"
+
+
+def _cards(overview: Overview) -> list[tuple[str, str]]:
+    total, lengths = overview.total, overview.durations.spreads
+    cards = [
+        (_whole(total.clips), "clips"),
+        (_people(total), "people"),
+        (_whole(total.exercises), "exercises"),
+        (_whole(total.conversations), "conversations"),
+        (_short(total.seconds / 60), "minutes"),
+    ]
+    if lengths:
+        least, most = min(of.least for of in lengths.values()), max(of.most for of in lengths.values())
+        cards.append((f"{_short(least)} to {_short(most)}", "seconds a clip"))
+    return cards
+
+
+def _shown(strip: Strip, overview: Overview) -> _Shown:
+    fact = overview.measured.facts.get(strip.clip.path)
+    if strip.frames is None:
+        return _Shown(strip.clip, strip.reason, fact)
+    count, height, width = strip.frames.shape[:3]
+    return _Shown(strip.clip, "", fact, base64.b64encode(jpeg(strip.frames)).decode(), count * width, height)
+
+
+def _people(numbers: Numbers | ClassNumbers) -> str:
+    """Return how many people there are; `3+` where somebody is nameless."""
+    if numbers.nameless and not numbers.people:
+        return "-"
+    return _whole(numbers.people) + ("+" if numbers.nameless else "")
+
+
+def _labels(number: int) -> str:
+    return {0: "none", 1: "1 label"}.get(number, f"{number} labels")
+
+
+def _whole(number: float) -> str:
+    return f"{number:,}"
+
+
+def _short(number: float) -> str:
+    """Return a number with as many decimals as matter."""
+    if abs(number) >= 100 or number == int(number):
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if abs(number) >= 10 else f"{number:.2f}".rstrip("0").rstrip(".")
+
+
+def _bin(bounds: tuple[float, float]) -> str:
+    low, high = bounds
+    return _short(low) if low == high else f"{_short(low)} to {_short(high)}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _ratios(ratios: Sequence[float]) -> str:
+    return "/".join(f"{100 * ratio / (sum(ratios) or 1):g}" for ratio in ratios)

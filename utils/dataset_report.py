@@ -1,0 +1,59 @@
+#!/usr/bin/env python
+"""Look at a dataset: one HTML page and a picture that show what the splits hold and what is odd about it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from formcoach.command import command_parser, progress, run
+
+SHOWN_CONCERNS = 5
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Count, draw samples, write the page and the picture."""
+    parser = command_parser(__doc__, "python utils/dataset_report.py --dataset-dir dataset")
+    parser.add_argument(
+        "--dataset-dir", "--dataset_dir", type=Path, default=Path("dataset"), help="clips (%(default)s)"
+    )
+    parser.add_argument(
+        "--output-dir",
+        "--output_dir",
+        type=Path,
+        default=Path("data/annotaions"),
+        help="the splits, as scripts/initialize_dataset.sh writes them (%(default)s)",
+    )
+    parser.add_argument("--report", type=Path, metavar="DIR", help="gets page and picture (the folder of the splits)")
+    parser.add_argument("--clips", type=int, default=60, metavar="N", help="sample clips at most (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="draws the sample clips (%(default)s)")
+    args = parser.parse_args(argv)
+    if args.clips < 0:
+        parser.error(f"--clips {args.clips}: must be 0 or more")
+
+    from formcoach.data.overview import read_overview
+    from formcoach.data.overview_concerns import find_concerns
+    from formcoach.data.overview_page import page
+    from formcoach.data.overview_picture import write_picture
+    from formcoach.data.overview_strips import choose, read_strips
+    from formcoach.files import write_text
+
+    overview, clips = read_overview(args.dataset_dir, args.output_dir, args.seed)
+    concerns = find_concerns(overview, clips)
+    chosen = choose(clips, args.clips, args.seed)
+    strips = list(progress(read_strips(args.dataset_dir, chosen), len(chosen), "sample clips"))
+    folder = args.report or args.output_dir
+    write_text(folder / "dataset_report.html", page(overview, concerns, strips, args.seed))
+    write_picture(folder / "dataset_overview.png", overview, strips)
+
+    total = overview.total
+    print(f"{total.clips:,} clips of {total.exercises:,} exercises, {total.seconds / 60:,.1f} minutes")
+    for concern in concerns[:SHOWN_CONCERNS]:
+        print(f"{'warning' if concern.serious else 'notice'}: {concern.text}")
+    if len(concerns) > SHOWN_CONCERNS:
+        print(f"and {len(concerns) - SHOWN_CONCERNS} more on the page")
+    print(f"wrote {folder / 'dataset_report.html'}")
+    print(f"wrote {folder / 'dataset_overview.png'}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
