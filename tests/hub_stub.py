@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 API = re.compile(
     r"/api/(?P<kind>model|dataset)s/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree)/(?P<revision>[^/]+))?"
@@ -37,6 +37,11 @@ class HubStub:
         asked: method and path of each request, oldest first.
         held: files of these names are begun, but do not end while their names are here.
         broken: of files of these names, the connection breaks off after the first half.
+        breaks: the same, name -> so many times.
+        instead: name of a file, `tree` or `revision` -> statuses and headers that the next requests are answered with.
+        altered: name -> what is sent as the content of the file of this name.
+        page: how many entries of a tree are listed at once; None: all of them.
+        next_page: where the list goes on, instead of here.
     """
 
     def __init__(self):
@@ -44,6 +49,11 @@ class HubStub:
         self.asked = []
         self.held = set()
         self.broken = set()
+        self.breaks = {}
+        self.instead = {}
+        self.altered = {}
+        self.page = None
+        self.next_page = None
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
@@ -106,6 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
         if match is None:
             return self._fail(404, "EntryNotFound")
         named = match.groupdict()
+        if instead := self.hub.instead.get(unquote(named.get("path") or named.get("what") or "")):
+            status, headers = instead.pop(0)
+            return self._answer(status, headers, b"")
         kind = (named["kind"] or "model").removesuffix("s/")
         repo = self.hub.repos.get((kind, named["repo"]))
         if repo is None:
@@ -115,16 +128,28 @@ class _Handler(BaseHTTPRequestHandler):
             return self._fail(404, "RevisionNotFound")
         files = repo.commits[commit]
         if "path" not in named:
-            return self._json(_tree(files) if named["what"] == "tree" else _info(named["repo"], commit, files))
+            return self._tree(files) if named["what"] == "tree" else self._json(_info(named["repo"], commit, files))
         if repo.gated:
             return self._fail(403, "GatedRepo")
         name = unquote(named["path"])
         if name not in files:
             return self._fail(404, "EntryNotFound", {"X-Repo-Commit": commit})
-        return self._file(name, files[name], commit)
+        return self._file(name, self.hub.altered.get(name, files[name]), commit)
 
-    def _json(self, value):
-        self._answer(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
+    def _tree(self, files):
+        start = int(parse_qs(urlsplit(self.path).query).get("cursor", ["0"])[0])
+        entries = _tree(files)
+        page = entries[start : start + (self.hub.page or len(entries))]
+        headers = {}
+        if start + len(page) < len(entries):
+            here = (
+                f"{self.hub.endpoint}{urlsplit(self.path).path}?recursive=true&expand=false&cursor={start + len(page)}"
+            )
+            headers["Link"] = f'<{self.hub.next_page or here}>; rel="next"'
+        self._json(page, headers)
+
+    def _json(self, value, headers=None):
+        self._answer(200, {"Content-Type": "application/json"} | (headers or {}), json.dumps(value).encode())
 
     def _fail(self, status, code, headers=None):
         self._answer(status, {"X-Error-Code": code, "X-Error-Message": code} | (headers or {}), b"")
@@ -143,7 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         while name in self.hub.held:
             time.sleep(0.02)
-        if name in self.hub.broken:
+        if name in self.hub.broken or self.hub.breaks.get(name, 0) > 0:
+            self.hub.breaks[name] = self.hub.breaks.get(name, 0) - 1
             self.close_connection = True
         else:
             self.wfile.write(content[half:])
