@@ -74,11 +74,11 @@ _ALL = (
     Augmentation("vertical_flip", {"vertical_flip": (1, 1)}, 0.5, default=False),
     # In degrees, positive is counter-clockwise. The camera turns, the person does not: posture stays what it is.
     Augmentation("rotation", {"rotation": (-8, 8)}, 0.4, _mentions("camera")),
-    # Factor of the size; below 1 the picture shrinks and is continued by its reflection.
-    Augmentation("scale", {"scale": (0.9, 1.15)}, 0.4, _mentions(_PLACE)),
+    # Factor of the size; below 1 the picture is continued by its reflection, much above it would lose feet and heads.
+    Augmentation("scale", {"scale": (0.88, 1.08)}, 0.4, _mentions(_PLACE)),
     # Shares of the width and the height.
     Augmentation(
-        "translation", {"translation_x": (-0.06, 0.06), "translation_y": (-0.06, 0.06)}, 0.4, _mentions(_PLACE)
+        "translation", {"translation_x": (-0.05, 0.05), "translation_y": (-0.05, 0.05)}, 0.4, _mentions(_PLACE)
     ),
     # In degrees by which uprights lean; this does change angles between limbs, if little.
     Augmentation("shear", {"shear": (-5, 5)}, 0.25, _mentions(_PLACE, _ANGLE)),

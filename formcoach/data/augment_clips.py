@@ -1,0 +1,301 @@
+"""Derived clips on disk: written whole, recorded in `manifest.json` before they appear, and removed again.
+
+At any moment every clip below `augmented/` is recorded with its source, so that an interrupted run leaves no clip that
+looks like an original. A clip that is recorded and not there is made by the next run.
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from formcoach.data.annotations import ManifestEntry, read_manifest
+from formcoach.data.augment import Changes, timeline
+from formcoach.data.augment_picture import PictureChange
+from formcoach.data.augment_plan import FOLDER, DerivedClip
+from formcoach.data.file_cache import FOLDER as CACHES
+from formcoach.data.qevd import MANIFEST
+from formcoach.data.video import probe
+from formcoach.errors import ClipError, UserError
+from formcoach.files import inside, read_json, write_json
+
+UNFINISHED = ".unfinished.mp4"  # ends the name of a clip that is not recorded yet; the name starts with a dot
+SAVE_SECONDS = 10.0  # between two versions of the manifest
+GROWTH = 3.0  # most that a clip's bytes grow on average; noise is what costs
+# x264's macroblock tree reads memory that nobody wrote: with it, equal frames do not always give equal bytes.
+RECIPE = {"preset": "veryfast", "crf": "20", "x264-params": "mbtree=0"}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of a clip.
+
+    Args:
+        clip: the derived clip.
+        error: why its source cannot be read, else None.
+    """
+
+    clip: DerivedClip
+    error: ClipError | None
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def still_to_make(dataset_dir: Path, derived: Sequence[DerivedClip]) -> list[DerivedClip]:
+    """Return the clips that are not there yet.
+
+    Raises:
+        UserError: one is there, but made in another way or recorded nowhere; nothing is replaced.
+    """
+    manifest = _manifest(dataset_dir)
+    missing = []
+    for clip in derived:
+        if not inside(dataset_dir, clip.path).exists():
+            missing.append(clip)
+            continue
+        recorded = manifest.get(clip.path)
+        if recorded is None:
+            raise UserError(f"{dataset_dir / clip.path}: is in the way, and {MANIFEST} does not know it; move it away")
+        if (recorded.source, recorded.augmentations) != (clip.entry.source, clip.entry.augmentations):
+            raise UserError(
+                f"{dataset_dir / clip.path}: was made with another seed or other --augmentations; use those again, "
+                "or delete all derived clips first: python utils/augment_videos.py --remove"
+            )
+    return missing
+
+
+def check_disk(dataset_dir: Path, missing: Sequence[DerivedClip]) -> float:
+    """Return about how many bytes the clips will take.
+
+    Raises:
+        UserError: there is less space than that.
+    """
+    sizes: dict[str | None, int] = {}
+    for source in {clip.entry.source for clip in missing}:
+        path = dataset_dir / str(source)
+        sizes[source] = path.stat().st_size if path.exists() else 0
+    needed = GROWTH * sum(sizes[clip.entry.source] for clip in missing)
+    free = shutil.disk_usage(dataset_dir).free
+    if needed > free:
+        raise UserError(
+            f"{len(missing)} derived clips take about {needed / 1e9:.1f} GB, and {dataset_dir} has {free / 1e9:.1f} GB "
+            "free; free some or ask for fewer"
+        )
+    return needed
+
+
+def make_clips(dataset_dir: Path, missing: Sequence[DerivedClip], workers: int) -> Iterator[Made]:
+    """Make the clips, and yield each when it is done.
+
+    Args:
+        dataset_dir: the dataset folder.
+        missing: from `still_to_make`.
+        workers: clips made side by side.
+
+    Raises:
+        UserError: another process is at it.
+    """
+    with _only_one(dataset_dir):
+        _remove_unfinished(dataset_dir)
+        ready: list[DerivedClip] = []
+        saved = time.monotonic()
+        try:
+            with closing(_in_threads(lambda clip: _make(dataset_dir, clip), missing, workers)) as results:
+                for made in results:
+                    if made.error is None:
+                        ready.append(made.clip)
+                    if time.monotonic() - saved > SAVE_SECONDS:
+                        _record(dataset_dir, ready)
+                        ready, saved = [], time.monotonic()
+                    yield made
+        finally:
+            try:
+                _record(dataset_dir, ready)
+            finally:
+                _remove_unfinished(dataset_dir)
+
+
+def remove_derived(dataset_dir: Path) -> int:
+    """Delete the clips below `augmented/` that the manifest records as derived, and their records; return how many.
+
+    Raises:
+        UserError: the manifest is malformed, or another process makes clips.
+    """
+    with _only_one(dataset_dir):
+        derived = [path for path, entry in _manifest(dataset_dir).items() if _is_derived(path, entry)]
+        for path in derived:  # the files first: a record without a file is harmless
+            inside(dataset_dir, path).unlink(missing_ok=True)
+        _remove_unfinished(dataset_dir)
+        if derived:
+            raw = _raw_manifest(dataset_dir)
+            for path in derived:
+                raw.pop(path, None)
+            write_json(dataset_dir / MANIFEST, raw)
+        _remove_empty(dataset_dir / FOLDER)
+    return len(derived)
+
+
+def _is_derived(path: str, entry: ManifestEntry) -> bool:
+    return path.startswith(f"{FOLDER}/") and entry.source is not None
+
+
+def _make(dataset_dir: Path, clip: DerivedClip) -> Made:
+    """Write a clip under its unfinished name."""
+    target = _unfinished(inside(dataset_dir, clip.path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_changed(dataset_dir / str(clip.entry.source), target, clip.entry.augmentations, clip.seed)
+    except ClipError as error:
+        target.unlink(missing_ok=True)
+        return Made(clip, error)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return Made(clip, None)
+
+
+def write_changed(source: Path, target: Path, changes: Changes, seed: Sequence[int]) -> None:
+    """Write a changed clip: H.264, the source's frame rate and size (even numbers of pixels), without sound.
+
+    Frame by frame: memory does not grow with the clip.
+
+    Args:
+        source: the clip to change.
+        target: an mp4 file.
+        changes: the record.
+        seed: decides the noise.
+
+    Raises:
+        ClipError: the source cannot be read.
+    """
+    import av
+
+    info = probe(source)
+    rate = Fraction(info.fps).limit_denominator(1001)
+    frames = changed_frames(source, changes, seed)
+    first = next(frames)
+    with av.open(str(target), "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options=RECIPE)
+        stream.height, stream.width = first.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1  # the same bytes on every machine
+        for picture in chain([first], frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def changed_frames(source: Path, changes: Changes, seed: Sequence[int]) -> Iterator[np.ndarray]:
+    """Yield the frames of a clip as a record changes them: (height, width, 3) uint8 RGB, both sides even.
+
+    Raises:
+        ClipError: the source cannot be read.
+    """
+    shown = timeline(changes, probe(source).frames)
+    generator = np.random.default_rng((*seed, 1))
+    change, position = None, 0
+    for number, picture in _pictures(source):
+        height, width = (side - side % 2 for side in picture.shape[:2])  # 4:2:0 has no odd sides
+        change = change or PictureChange(changes, width, height)
+        while position < len(shown) and shown[position] == number:
+            yield np.ascontiguousarray(change(picture[:height, :width], generator))
+            position += 1
+
+
+def _pictures(source: Path) -> Iterator[tuple[int, np.ndarray]]:
+    import av
+
+    from formcoach.data.video import _opened
+
+    number = 0
+    with _opened(source) as (container, stream):
+        try:
+            for number, frame in enumerate(container.decode(stream)):
+                picture = frame.to_ndarray(format="rgb24")
+                yield number, np.rot90(picture, frame.rotation // 90 % 4) if frame.rotation else picture
+        except av.FFmpegError:
+            raise ClipError(source, f"is damaged: frame {number + 1} cannot be decoded") from None
+
+
+def _in_threads(work: Callable[[DerivedClip], Made], clips: Sequence[DerivedClip], workers: int) -> Iterator[Made]:
+    """Yield the results as they come; a few clips are under way at a time, and none begins after an error."""
+    waiting = iter(clips)
+    pool = ThreadPoolExecutor(workers)  # decoder, OpenCV and encoder work without holding the interpreter
+    try:
+        running: set[Future[Made]] = {pool.submit(work, clip) for clip in islice(waiting, 2 * workers)}
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+                running |= {pool.submit(work, clip) for clip in islice(waiting, 1)}
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _record(dataset_dir: Path, ready: Sequence[DerivedClip]) -> None:
+    """Write the clips into the manifest, then give them their names."""
+    if not ready:
+        return
+    raw = _raw_manifest(dataset_dir)
+    raw |= {clip.path: msgspec.to_builtins(clip.entry) for clip in ready}
+    write_json(dataset_dir / MANIFEST, raw)
+    for clip in ready:
+        target = inside(dataset_dir, clip.path)
+        _unfinished(target).replace(target)
+
+
+def _unfinished(target: Path) -> Path:
+    return target.with_name(f".{target.name}{UNFINISHED}")
+
+
+def _remove_unfinished(dataset_dir: Path) -> None:
+    for path in (dataset_dir / FOLDER).rglob(f".*{UNFINISHED}"):
+        path.unlink(missing_ok=True)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder and those in it, as far as they are empty."""
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    for child in folder.iterdir():
+        _remove_empty(child)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _manifest(dataset_dir: Path) -> dict[str, ManifestEntry]:
+    file = dataset_dir / MANIFEST
+    return read_manifest(file) if file.exists() else {}
+
+
+def _raw_manifest(dataset_dir: Path) -> dict[str, object]:
+    """Return the manifest as it is written now, so that nothing that others write there is lost."""
+    file = dataset_dir / MANIFEST
+    return read_json(file, "It maps clips to classes.") if file.exists() else {}
+
+
+@contextmanager
+def _only_one(dataset_dir: Path) -> Iterator[None]:
+    """Hold the lock of whoever changes derived clips; the system lets go of it when the process ends, however."""
+    import fcntl
+
+    path = dataset_dir / CACHES / "augment.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{dataset_dir}: another process makes derived clips here; wait until it is done") from None
+        yield
