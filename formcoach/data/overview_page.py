@@ -102,18 +102,15 @@ def shorten(text: object, most: int) -> str:
 
 
 def _cards(overview: Overview) -> list[tuple[str, str]]:
-    total, lengths = overview.total, overview.durations.spreads
-    cards = [
+    total = overview.total
+    return [
         (_whole(total.clips), "clips"),
         (_people(total), "people"),
         (_whole(total.exercises), "exercises"),
         (_whole(total.conversations), "conversations"),
         (_short(total.seconds / 60), "minutes"),
+        (_short(total.seconds / (total.clips or 1)), "seconds a clip"),
     ]
-    if lengths:
-        least, most = min(of.least for of in lengths.values()), max(of.most for of in lengths.values())
-        cards.append((f"{_short(least)} to {_short(most)}", "seconds a clip"))
-    return cards
 
 
 def _shown(strip: Strip, overview: Overview) -> _Shown:

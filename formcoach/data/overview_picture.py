@@ -1,7 +1,7 @@
 """A dataset's overview as one picture, to look at or to put into a document."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,17 +9,32 @@ import numpy as np
 
 from formcoach.data.overview import Histogram, Overview
 from formcoach.data.overview_page import shorten
-from formcoach.data.overview_strips import HEIGHT, WIDTH, Strip
+from formcoach.data.overview_strips import Strip
 from formcoach.data.splits import SPLITS
 from formcoach.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+SIZE = (1600, 1000)  # pixels
 COLOURS = dict(zip(SPLITS, ("#2f6db3", "#c9790d", "#2a8a5e"), strict=True))
-GREY, INK = "#7d8fa6", "#1c2430"
-CLASSES, FAULTS, SAMPLES = 30, 18, 8
-NAME = 34  # characters of a class or fault
+GREY, LIGHT, INK, SOFT = "#7d8fa6", "#dfe3e8", "#1c2430", "#5c6674"
+CLASSES, FAULTS, SAMPLES = 30, 20, 8
+NAME = 80  # characters of a class or fault at most, before they are fitted into their column
+STYLE = {
+    "font.size": 9,
+    "text.parse_math": False,  # a label may hold a dollar sign
+    "text.color": INK,
+    "axes.labelcolor": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": LIGHT,
+    "ytick.major.size": 0,
+}
+
+Box = tuple[float, float, float, float]  # left, bottom, width, height, as shares of the picture
 
 
 def write_picture(path: Path, overview: Overview, strips: Sequence[Strip]) -> None:
@@ -36,116 +51,123 @@ def write_picture(path: Path, overview: Overview, strips: Sequence[Strip]) -> No
 
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()  # not the user's own style
-        mpl.rcParams |= {
-            "font.size": 9,
-            "text.parse_math": False,  # a label may hold a dollar sign
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlelocation": "left",
-            "axes.titlesize": 11,
-            "axes.labelcolor": INK,
-            "text.color": INK,
-        }
+        mpl.rcParams |= STYLE
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the font has no emoji; the page shows them
-        figure = Figure(figsize=(16, 10), dpi=100, layout="constrained")
+        figure = Figure(figsize=(SIZE[0] / 100, SIZE[1] / 100), dpi=100)
         FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
-        figure.suptitle(_title(overview), x=0.008, ha="left", fontsize=14)
-        axes = figure.subplot_mosaic(
-            [["classes", "durations", "faults"], ["classes", "words", "faults"], ["samples"] * 3],
-            width_ratios=[1.15, 1, 1.15],
-            height_ratios=[1, 1, 0.5],
-        )
-        _draw_classes(axes["classes"], overview)
-        _draw_histogram(axes["durations"], overview.durations, "Length of the clips in seconds")
-        _draw_histogram(axes["words"], overview.words, "Length of the answers in words")
-        _draw_faults(axes["faults"], overview)
-        _draw_samples(axes["samples"], strips)
+        _draw_header(figure, overview)
+        _draw_classes(figure, overview)
+        _draw_histogram(figure, (0.435, 0.62, 0.2, 0.285), overview.durations, "Length of the clips", "seconds")
+        _draw_histogram(figure, (0.435, 0.235, 0.2, 0.285), overview.words, "Length of the answers", "words")
+        _draw_faults(figure, overview)
+        _draw_samples(figure, strips)
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png")
 
 
-def _title(overview: Overview) -> str:
+def _draw_header(figure: "Figure", overview: Overview) -> None:
     total = overview.total
     parts = [f"{total.clips:,} clips", f"{total.exercises:,} exercises", f"{total.seconds / 60:,.0f} minutes"]
     if total.people:
         parts.insert(1, f"{total.people:,} people")
-    return ",  ".join(parts)
+    figure.text(0.012, 0.963, "    ".join(parts), fontsize=15, va="center")
+    right = 0.984
+    for split, numbers in reversed(overview.splits.items()):
+        badge = figure.text(
+            right, 0.963, f"{split} {numbers.clips:,}", fontsize=11, ha="right", va="center", color="white"
+        )
+        badge.set_bbox({"boxstyle": "round,pad=0.4", "facecolor": COLOURS[split], "edgecolor": "none"})
+        right -= badge.get_window_extent(figure.canvas.get_renderer()).width / SIZE[0] + 0.016
 
 
-def _draw_classes(axes: "Axes", overview: Overview) -> None:
+def _draw_classes(figure: "Figure", overview: Overview) -> None:
     classes = overview.classes[:CLASSES]
-    places = np.arange(len(classes))
+    axes = _axes(figure, (0.17, 0.22, 0.19, 0.685), "Clips of each class", 0.012)
     start = np.zeros(len(classes))
     for number, split in enumerate(SPLITS):
         counts = np.array([one.clips[number] for one in classes], float)
-        axes.barh(places, counts, left=start, color=COLOURS[split], label=split, height=0.75)
+        axes.barh(np.arange(len(classes)), counts, left=start, color=COLOURS[split], height=0.75)
         start += counts
-    axes.set_yticks(places, [_name(one.name) for one in classes])
-    more = len(overview.classes) - len(classes)
-    axes.set_title("Clips of each class" + (f" (and {more:,} classes more)" if more else ""))
-    _tidy(axes, len(classes), CLASSES)
-    axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
+    _name_bars(axes, [(one.name, one.total) for one in classes], CLASSES, len(overview.classes), "classes")
 
 
-def _draw_faults(axes: "Axes", overview: Overview) -> None:
+def _draw_faults(figure: "Figure", overview: Overview) -> None:
     faults = overview.faults[:FAULTS]
+    axes = _axes(figure, (0.82, 0.22, 0.14, 0.685), "Most frequent faults and findings", 0.662)
     axes.barh(np.arange(len(faults)), [count for _, count in faults], color=GREY, height=0.75)
-    axes.set_yticks(np.arange(len(faults)), [_name(seen) for seen, _ in faults])
-    more = len(overview.faults) - len(faults)
-    axes.set_title("Most frequent faults and findings" + (f" (and {more:,} more)" if more else ""))
-    _tidy(axes, len(faults), FAULTS)
+    _name_bars(axes, faults, FAULTS, len(overview.faults), "of them")
 
 
-def _tidy(axes: "Axes", rows: int, most: int) -> None:
-    """Let bars start at the top, as thick as if there were at least a third of `most`."""
-    axes.set_ylim(max(rows, most // 3) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="#dfe3e8", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.locator_params(axis="x", integer=True, nbins=6)
+def _axes(figure: "Figure", box: Box, title: str, left: float) -> "Axes":
+    """Return axes in a box; their title starts at `left`."""
+    figure.text(left, box[1] + box[3] + 0.008, title, fontsize=11, weight="bold", va="bottom")
+    return figure.add_axes(box)
 
 
-def _draw_histogram(axes: "Axes", histogram: Histogram, title: str) -> None:
+def _name_bars(axes: "Axes", bars: Sequence[tuple[str, int]], most: int, total: int, what: str) -> None:
+    """Write names before bars, fitted into 0.15 of the picture, and numbers behind them.
+
+    Args:
+        axes: with the bars.
+        bars: names and lengths, the longest first.
+        most: bars that fit; fewer are as thick as if there were at least a third of them.
+        total: how many there are, drawn or not.
+        what: they are.
+    """
+    fitted = _fitting(axes, 0.15, 9)
+    longest = max((count for _, count in bars), default=0) or 1
+    axes.set_yticks(np.arange(len(bars)), [fitted(name) for name, _ in bars])
+    axes.set_ylim(max(len(bars), most // 3) - 0.4, -0.6)
+    axes.set_xlim(0, longest * 1.02)
+    axes.set_xticks([])
+    axes.spines[["left", "bottom"]].set_visible(False)
+    for place, (_, count) in enumerate(bars):
+        axes.text(count + longest * 0.02, place, f"{count:,}", va="center", fontsize=8, color=SOFT, clip_on=False)
+    if total > len(bars):
+        axes.text(0, -0.005, f"and {total - len(bars):,} {what} more", transform=axes.transAxes, va="top", color=SOFT)
+
+
+def _fitting(axes: "Axes", width: float, size: float) -> Callable[[str], str]:
+    """Return a function that shortens a text until it fits into `width` (a share of the picture's)."""
+    from matplotlib.font_manager import FontProperties
+
+    renderer, font = axes.figure.canvas.get_renderer(), FontProperties(size=size)
+
+    def fitted(text: str) -> str:
+        text = shorten(" ".join(text.split()), NAME) or "(no name)"
+        while len(text) > 1 and renderer.get_text_width_height_descent(text, font, False)[0] > width * SIZE[0]:
+            text = text.removesuffix("…")[:-1].rstrip() + "…"
+        return text
+
+    return fitted
+
+
+def _draw_histogram(figure: "Figure", box: Box, histogram: Histogram, title: str, unit: str) -> None:
     """Draw a line a split, as shares, so that small splits can be compared with large ones."""
+    axes = _axes(figure, box, title, box[0] - 0.033)
     edges = np.array(histogram.edges)
     for split, counts in histogram.counts.items():
         if sum(counts):
-            shares = 100 * np.array(counts) / sum(counts)
-            axes.stairs(shares, edges, color=COLOURS[split], linewidth=2, label=split)
-    axes.set_title(title + (f" (from {edges[-1]:g} on: {histogram.more:,})" if histogram.more else ""))
+            axes.stairs(100 * np.array(counts) / sum(counts), edges, color=COLOURS[split], linewidth=2)
     axes.set_ylabel("% of the split")
+    axes.set_xlabel(unit + (f"   ({histogram.more:,} beyond {edges[-1]:g})" if histogram.more else ""))
     axes.set_ylim(bottom=0)
-    axes.grid(axis="y", color="#dfe3e8", linewidth=0.8)
-    axes.set_axisbelow(True)
+    axes.grid(axis="y")
 
 
-def _draw_samples(axes: "Axes", strips: Sequence[Strip]) -> None:
-    axes.set_axis_off()
+def _draw_samples(figure: "Figure", strips: Sequence[Strip]) -> None:
+    """Draw the frame in the middle of some clips, spread over those that there are."""
     readable = [strip for strip in strips if strip.frames is not None]
-    chosen = [readable[place * len(readable) // SAMPLES] for place in range(SAMPLES)] if readable else []
-    chosen = list({strip.clip.path: strip for strip in chosen}.values())
-    gap = 10
-    axes.set_xlim(0, SAMPLES * (WIDTH + gap) - gap)
-    axes.set_ylim(HEIGHT + 26, 0)
-    axes.set_aspect("equal", anchor="W")
+    number = min(SAMPLES, len(readable))
+    chosen = [readable[place * len(readable) // number] for place in range(number)]
+    step = 0.976 / SAMPLES
     for place, strip in enumerate(chosen):
-        frame = strip.frames[len(strip.frames) // 2]
-        height, width = frame.shape[:2]
-        left, top = place * (WIDTH + gap) + (WIDTH - width) / 2, HEIGHT - height
-        axes.imshow(frame, extent=(left, left + width, HEIGHT, top), interpolation="lanczos", zorder=2)
-        axes.text(place * (WIDTH + gap), HEIGHT + 11, _name(strip.clip.exercise, 22), fontsize=8.5, va="center")
-        axes.text(
-            place * (WIDTH + gap),
-            HEIGHT + 21,
-            strip.clip.split,
-            fontsize=8.5,
-            va="center",
-            color=COLOURS[strip.clip.split],
+        axes = figure.add_axes((0.012 + place * step, 0.05, step - 0.008, 0.13))
+        axes.imshow(strip.frames[len(strip.frames) // 2], interpolation="lanczos")
+        axes.set_anchor("W")
+        axes.set_axis_off()
+        name = _fitting(axes, step - 0.012, 8.5)(strip.clip.exercise)
+        figure.text(0.012 + place * step, 0.035, name, fontsize=8.5, va="center")
+        figure.text(
+            0.012 + place * step, 0.017, strip.clip.split, fontsize=8.5, va="center", color=COLOURS[strip.clip.split]
         )
-    axes.set_xlim(0, SAMPLES * (WIDTH + gap) - gap)
-    axes.set_ylim(HEIGHT + 26, 0)
-
-
-def _name(text: str, most: int = NAME) -> str:
-    return shorten(" ".join(text.split()), most) or "(no name)"

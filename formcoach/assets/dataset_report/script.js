@@ -2,6 +2,7 @@
 // Sorting and finding. The table of classes is drawn from the text below it, some rows at a time; without this script
 // the page shows the first rows and the whole text.
 (() => {
+  const FIRST = 25;
   const STEP = 200;
   const SPLITS = ["train", "val", "test"];
   const table = document.getElementById("class-table");
@@ -14,7 +15,7 @@
   });
   const most = Math.max(1, ...rows.slice(0, 1).map((row) => row.numbers[4]));
   let found = rows;
-  let shown = STEP;
+  let shown = FIRST;
   let key = 4;
   let ascending = false;
 
@@ -88,7 +89,7 @@
     head.replaceChildren(button);
   }
   filter.addEventListener("input", () => {
-    shown = STEP;
+    shown = FIRST;
     find();
   });
   order();
