@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# From clips and labels to training files: checks every clip, splits by person, writes data/annotaions/*.jsonl,
-# data/diy_ft_data*.json and dataset/qved_*.json. dataset/README.md says what the folder must hold.
+# From nothing, or from clips and labels, to training files: gets the data, cleans, augments, splits so that nobody is in
+# two splits, and shows what there is. Writes data/annotaions/*.jsonl, data/diy_ft_data*.json and dataset/qved_*.json.
+# dataset/README.md says what the folder must hold.
 #
-#   bash scripts/initialize_dataset.sh
+#   bash scripts/initialize_dataset.sh                       # splits what is there; on a terminal it asks about the rest
+#   bash scripts/initialize_dataset.sh --download --videos-per-class 20 --clean --report
+#   bash scripts/initialize_dataset.sh --from-dir ~/QEVD-FIT-300k --answers all --augment 1
 #   DATASET_DIR=~/clips OUTPUT_DIR=data/annotaions bash scripts/initialize_dataset.sh --ratios 70/15/15 --skip-bad-clips
 #
-# Arguments are those of utils/qved_from_fine_labels.py (see --help).
+# Arguments are those of utils/initialize_dataset.py and utils/qved_from_fine_labels.py (see --help of each).
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -14,7 +17,7 @@ PYTHON="$(bash "$ROOT/scripts/setup_env.sh" --print-python)"
 PROJECT="$ROOT/"
 if [[ "$PWD" == "$ROOT" ]]; then PROJECT=""; fi # in the project's folder messages need no long paths
 
-exec "$PYTHON" "$ROOT/utils/qved_from_fine_labels.py" \
+exec "$PYTHON" "$ROOT/utils/initialize_dataset.py" \
   --dataset-dir "${DATASET_DIR:-${PROJECT}dataset}" \
   --output-dir "${OUTPUT_DIR:-${PROJECT}data/annotaions}" \
   "$@"

@@ -30,10 +30,11 @@ if [[ -z "$(find -L "$DATASET_DIR" -mindepth 1 -maxdepth 1 ! -name README.md ! -
 fi
 train="$OUTPUT_DIR/qevd_fit_300k_train.jsonl" stale=""
 [[ -f "$train" && -f "$OUTPUT_DIR/qevd_fit_300k_test.jsonl" ]] || stale=yes
-for labels in "$DATASET_DIR"/{ground_truth,manifest,fine_grained_labels,fine_grained_labels_with_worker_ids}.json; do
+for labels in "$DATASET_DIR"/{ground_truth,manifest,fine_grained_labels,fine_grained_labels_with_worker_ids}.json \
+    "$OUTPUT_DIR/kept_clips.json"; do
     [[ ! "$labels" -nt "$train" ]] || stale=yes
 done
-if [[ "$stale" ]]; then bash "$ROOT/scripts/initialize_dataset.sh" ${skip[@]+"${skip[@]}"}; else echo "$train is newer than the labels: kept"; fi
+if [[ "$stale" ]]; then bash "$ROOT/scripts/initialize_dataset.sh" --yes ${skip[@]+"${skip[@]}"}; else echo "$train is newer than the labels: kept"; fi
 
 step "3/5 check"
 bash "$ROOT/scripts/verify_qved_setup.sh"

@@ -109,6 +109,8 @@ def print_summary(summary: "SplitSummary", args: argparse.Namespace) -> None:
             f"{name:<6}{split.clips:>8}{split.clips / total:>8.1%}{people:>8}{split.exercises:>11}"
             f"{split.seconds / 60:>9.1f}"
         )
+    if derived := sum(split.derived for split in summary.splits.values()):
+        print(f"{derived} of train are altered copies, and not part of the ratios")
     if summary.official and not summary.settings.resplit:
         print(f"the label file's own splits were kept for {count(summary.official)} (--resplit ignores them)")
     checked = ", ".join(f"{number} {what}" for what, number in summary.shared.items() if number)

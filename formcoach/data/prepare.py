@@ -203,7 +203,7 @@ def _notices(
         notices.append(f"{len(unlike)} times equal files have different labels, first: {' and '.join(unlike[0][:2])}")
     if cleaned is not None:
         known = {*cleaned.kept, *cleaned.rejected}
-        new = [clip.path for clip in usable.clips if clip.path not in known]
+        new = [clip.path for clip in usable.clips if clip.path not in known and clip.source is None]
         if new:
             notices.append(
                 f"{_count(new)} came after cleaning, first: {new[0]}; run utils/clean_dataset.py to check them"
