@@ -21,18 +21,19 @@ STRENGTH_UNIT = 24.0  # a change's standard deviation is kept as 24 times its sq
 
 # How much two clips of the same recording may differ, in bits of a hash of 64. Found on drawn and on textured scenes
 # that were encoded again (crf 26 to 40, smaller, in another shape, brighter, with half the frames, with noise), against
-# other takes of the same scenes: copies differ by 2.2 at most in looks, other takes by 15 and more in moves. Small
-# movements are nearer to the noise of encoding: there copies differ by up to 12 in moves at crf 32.
+# other takes of the same scenes. Copies differ by 2.8 at most in looks, and in moves by 7 where these are strong and by
+# 12 where they are near to the noise of encoding; their strengths by 3.6. Other takes differ in moves by 15 and more,
+# unless somebody repeats the same movement in time to a twentieth of its period.
 LOOKS_LIMIT = 4.0
-MOVES_LIMIT, WEAK_MOVES_LIMIT = 4.0, 13.0
-WEAK = round(STRENGTH_UNIT * 1.5**0.5)  # a change of 1.5 grey levels
-STILL = round(STRENGTH_UNIT * 0.25**0.5)  # of 0.25 grey levels
-STRENGTH_LIMIT = 8.0  # mean difference in units of STRENGTH_UNIT
+STRENGTH_LIMIT = 4.0  # in units of STRENGTH_UNIT
+MOVES_LIMITS = 13.0, 6.5  # of weak and of strong moves; in between of those in between
+WEAK, STRONG = round(STRENGTH_UNIT * 1.5**0.5), round(STRENGTH_UNIT * 6.0**0.5)  # changes of 1.5 and 6 grey levels
+STILL = round(STRENGTH_UNIT * 0.25**0.5)  # a change of 0.25 grey levels
 STILL_LOOKS_LIMIT, STILL_FINE_LIMIT = 1.5, 10  # of two clips where nothing moves; fine: in bits of 256
 
 # Candidates agree in all of some bits that were drawn by chance: with 5 % of the bits different, a pair of copies is
-# found by one of the draws in all but 1 of 10,000 cases.
-DRAWS, BITS = 32, 12  # of each of two kinds of bits
+# found by one of the draws in all but 1 of 100,000 cases.
+DRAWS, BITS = 40, 12  # of each of two kinds of bits
 NEIGHBOURS = 24  # candidates of a clip in one draw; more agree only where hundreds of clips look alike
 PAIRS_AT_A_TIME = 500_000
 
@@ -196,5 +197,5 @@ def _same(table: _Table, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     typical = np.median(np.maximum(*strengths), axis=1)
     alike = np.abs(strengths[0] - strengths[1]).mean(axis=1) <= STRENGTH_LIMIT
     still = (strongest < STILL) & (looks <= STILL_LOOKS_LIMIT) & (fine <= STILL_FINE_LIMIT)
-    moving = (strongest >= STILL) & alike & (moves <= np.where(typical < WEAK, WEAK_MOVES_LIMIT, MOVES_LIMIT))
+    moving = (strongest >= STILL) & alike & (moves <= np.interp(typical, (WEAK, STRONG), MOVES_LIMITS))
     return places[still | moving]
