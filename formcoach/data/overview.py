@@ -329,8 +329,7 @@ def histogram(values: Mapping[str, Sequence[float]], whole: bool = False) -> His
     arrays = {name: np.asarray(of, np.float64) for name, of in values.items()}
     everything = np.concatenate(list(arrays.values()))
     low, high = (everything.min(), np.percentile(everything, 99)) if len(everything) else (0.0, 1.0)
-    width = _round_width((high - low) / BINS)
-    width = max(width, 1.0) if whole else width
+    width = _round_width((high - low) / BINS, whole)
     first = math.floor(low / width)
     bins = max(math.floor(high / width) - first + 1, 1)
     edges = np.round((first + np.arange(bins + 1)) * width, 9)
@@ -352,12 +351,13 @@ def _spread(values: np.ndarray) -> Spread:
     return Spread(*map(float, numbers))
 
 
-def _round_width(width: float) -> float:
-    """Return the next of 1, 2, 2.5, 5 and 10 times a power of ten."""
-    if width <= 0:
+def _round_width(width: float, whole: bool) -> float:
+    """Return the next of 1, 2, 2.5, 5 and 10 times a power of ten; of whole numbers those alone."""
+    if width <= 0 or (whole and width < 1):
         return 1.0
     power = 10.0 ** math.floor(math.log10(width))
-    return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= width * (1 - 1e-9))
+    steps = (step * power for step in (1, 2, 2.5, 5, 10))
+    return next(step for step in steps if step >= width * (1 - 1e-9) and not (whole and step % 1))
 
 
 def _answer_sizes(by_split: Mapping[str, Sequence[SplitClip]], size: Callable[[str], int]) -> dict[str, list[int]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from formcoach.data.overview import FEW_CLIPS, ClassNumbers, Overview
 from formcoach.data.overview_clips import SplitClip, split_files
-from formcoach.data.splits import SPLITS
+from formcoach.data.splits import SPLITS, TRAIN
 
 SHORT, LONG = 1.0, 30.0  # seconds; QEVD's short clips have about 5
 LONG_ANSWER = 150  # words; QEVD's answers have some 20
@@ -126,7 +126,8 @@ def _classes(overview: Overview) -> Iterable[Concern]:
     for split in SPLITS:
         lacking = [one for one in classes if split in one.missing]
         if lacking:
-            why = "no model can learn them" if split == "train" else f"{split} says nothing about them"
+            them = "it" if len(lacking) == 1 else "them"
+            why = f"no model can learn {them}" if split == TRAIN else f"{split} says nothing about {them}"
             yield _concern(
                 f"{_count(len(lacking), 'class has', 'classes have')} no clip in {split}: {why}.", _names(lacking)
             )

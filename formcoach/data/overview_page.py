@@ -65,7 +65,7 @@ def page(overview: Overview, concerns: Sequence[Concern], strips: Sequence[Strip
     cleaned = overview.cleaned
     return environment.get_template("page.html.jinja").render(
         o=overview,
-        cards=_cards(overview),
+        cards=[*headline(overview), (_short(overview.total.seconds / (overview.total.clips or 1)), "seconds a clip")],
         concerns=concerns,
         rows=ROWS,
         most=max((one.total for one in overview.classes), default=1),
@@ -101,16 +101,17 @@ def shorten(text: object, most: int) -> str:
     return whole if len(whole) <= most else whole[: most - 1] + "…"
 
 
-def _cards(overview: Overview) -> list[tuple[str, str]]:
+def headline(overview: Overview) -> list[tuple[str, str]]:
+    """Return the most important numbers, each with what it counts; `-` for people of whom nobody says who they are."""
     total = overview.total
-    return [
-        (_whole(total.clips), "clips"),
-        (_people(total), "people"),
-        (_whole(total.exercises), "exercises"),
-        (_whole(total.conversations), "conversations"),
-        (_short(total.seconds / 60), "minutes"),
-        (_short(total.seconds / (total.clips or 1)), "seconds a clip"),
-    ]
+    counted = (
+        (total.clips, "clip", "clips"),
+        (total.exercises, "exercise", "exercises"),
+        (total.conversations, "conversation", "conversations"),
+    )
+    numbers = [(_whole(number), one if number == 1 else many) for number, one, many in counted]
+    numbers.insert(1, (_people(total), "person" if total.people == 1 and not total.nameless else "people"))
+    return [*numbers, (_short(total.seconds / 60), "minutes")]
 
 
 def _shown(strip: Strip, overview: Overview) -> _Shown:

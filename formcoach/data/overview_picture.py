@@ -1,6 +1,6 @@
 """A dataset's overview as one picture, to look at or to put into a document."""
 
-import warnings
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from formcoach.data.overview import Histogram, Overview
-from formcoach.data.overview_page import shorten
+from formcoach.data.overview_page import headline, shorten
 from formcoach.data.overview_strips import Strip
 from formcoach.data.splits import SPLITS
 from formcoach.files import replacing
@@ -21,6 +21,7 @@ SIZE = (1600, 1000)  # pixels
 COLOURS = dict(zip(SPLITS, ("#2f6db3", "#c9790d", "#2a8a5e"), strict=True))
 GREY, LIGHT, INK, SOFT = "#7d8fa6", "#dfe3e8", "#1c2430", "#5c6674"
 CLASSES, FAULTS, SAMPLES = 30, 20, 8
+UNKNOWN = "□"  # a character that the font does not have, such as an emoji; the page shows them
 NAME = 80  # characters of a class or fault at most, before they are fitted into their column
 STYLE = {
     "font.size": 9,
@@ -49,10 +50,9 @@ def write_picture(path: Path, overview: Overview, strips: Sequence[Strip]) -> No
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(), warnings.catch_warnings():
+    with mpl.rc_context():
         mpl.rcdefaults()  # not the user's own style
         mpl.rcParams |= STYLE
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the font has no emoji; the page shows them
         figure = Figure(figsize=(SIZE[0] / 100, SIZE[1] / 100), dpi=100)
         FigureCanvasAgg(figure)
         _draw_header(figure, overview)
@@ -66,11 +66,8 @@ def write_picture(path: Path, overview: Overview, strips: Sequence[Strip]) -> No
 
 
 def _draw_header(figure: "Figure", overview: Overview) -> None:
-    total = overview.total
-    parts = [f"{total.clips:,} clips", f"{total.exercises:,} exercises", f"{total.seconds / 60:,.0f} minutes"]
-    if total.people:
-        parts.insert(1, f"{total.people:,} people")
-    figure.text(0.012, 0.963, "    ".join(parts), fontsize=15, va="center")
+    parts = "    ".join(f"{value} {what}" for value, what in headline(overview) if value != "-")
+    figure.text(0.012, 0.963, parts, fontsize=15, va="center")
     right = 0.984
     for split, numbers in reversed(overview.splits.items()):
         badge = figure.text(
@@ -128,13 +125,18 @@ def _name_bars(axes: "Axes", bars: Sequence[tuple[str, int]], most: int, total: 
 
 
 def _fitting(axes: "Axes", width: float, size: float) -> Callable[[str], str]:
-    """Return a function that shortens a text until it fits into `width` (a share of the picture's)."""
-    from matplotlib.font_manager import FontProperties
+    """Return a function that shortens a text until it fits into `width` (a share of the picture's).
+
+    Marks that go on top of other characters are left out: what the font cannot show must not disturb the rest.
+    """
+    from matplotlib.font_manager import FontProperties, findfont, get_font
 
     renderer, font = axes.figure.canvas.get_renderer(), FontProperties(size=size)
+    known = get_font(findfont(font)).get_charmap()
 
     def fitted(text: str) -> str:
-        text = shorten(" ".join(text.split()), NAME) or "(no name)"
+        visible = (char for char in shorten(" ".join(text.split()), NAME) if unicodedata.category(char)[0] not in "CM")
+        text = "".join(char if ord(char) in known else UNKNOWN for char in visible) or "(no name)"
         while len(text) > 1 and renderer.get_text_width_height_descent(text, font, False)[0] > width * SIZE[0]:
             text = text.removesuffix("…")[:-1].rstrip() + "…"
         return text
