@@ -7,37 +7,80 @@ whenever the dataset is read. An interrupted run goes on where it stopped.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from formcoach.command import command_parser, progress, run
+
+if TYPE_CHECKING:
+    from formcoach.data.augment_plan import DerivationPlan
 
 NAMED = 3  # how many bad clips a message names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Plan, check, make."""
-    args = _parser().parse_args(argv)
-
-    from formcoach.data.augment import DEFAULT, check_names
-    from formcoach.data.augment_clips import check_disk, make_clips, remove_derived, still_to_make, usable_cores
-    from formcoach.data.augment_plan import count_changes, derive_per_class, derive_per_clip, find_sources
-    from formcoach.errors import UserError
-
+    """Draw, delete, or plan and make."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.dry_run and args.preview:
+        parser.error("--dry-run does not go with --preview, which changes no clip")
     if args.remove:
-        print(f"{remove_derived(args.dataset_dir)} derived clips deleted from {args.dataset_dir}")
-        return 0
-    names = DEFAULT
-    if args.augmentations is not None:
-        wanted = [name.strip() for name in args.augmentations.split(",") if name.strip()]
-        names = check_names(wanted, "--augmentations")
+        _remove(args.dataset_dir, args.dry_run)
+    elif args.preview is not None:
+        _preview(args)
+    else:
+        _make(args)
+    return 0
+
+
+def _remove(dataset_dir: Path, dry_run: bool) -> None:
+    from formcoach.data.augment_clips import derived_clips, remove_derived
+
+    if dry_run:
+        print(f"{len(derived_clips(dataset_dir))} derived clips would be deleted from {dataset_dir}")
+    else:
+        print(f"{remove_derived(dataset_dir)} derived clips deleted from {dataset_dir}")
+
+
+def _preview(args: argparse.Namespace) -> None:
+    from formcoach.data.augment_plan import find_sources
+    from formcoach.data.augment_sheet import write_sheet
+
+    names = _names(args.augmentations)
+    clip = find_sources(args.dataset_dir, args.output_dir).clips[0].path
+    write_sheet(args.dataset_dir / clip, names, args.preview)
+    print(f"{clip} under each augmentation: {args.preview}")
+
+
+def _names(written: str | None) -> tuple[str, ...]:
+    from formcoach.data.augment import DEFAULT, check_names
+
+    if written is None:
+        return DEFAULT
+    return check_names([name.strip() for name in written.split(",") if name.strip()], "--augmentations")
+
+
+def _make(args: argparse.Namespace) -> None:
+    from formcoach.data.augment_clips import check_disk, make_clips, still_to_make, usable_cores
+
+    folder, plan = args.dataset_dir, _plan(args)
+    missing = still_to_make(folder, plan.derived)
+    size = check_disk(folder, missing)
+    there = f", {len(plan.derived) - len(missing)} of them are there" if len(missing) < len(plan.derived) else ""
+    print(f"{len(plan.derived)} derived clips{there}; about {size / 1e9:.2f} GB to write")
+    if not args.dry_run:
+        made = make_clips(folder, missing, args.workers or usable_cores())
+        errors = [one.error for one in progress(made, len(missing), "clips") if one.error is not None]
+        _tell_bad(sorted({str(error) for error in errors}), args.skip_bad_clips)
+        print(f"next: python utils/qved_from_fine_labels.py --dataset-dir {folder} --output-dir {args.output_dir}")
+
+
+def _plan(args: argparse.Namespace) -> "DerivationPlan":
+    from formcoach.data.augment_plan import count_changes, derive_per_class, derive_per_clip, find_sources
+
+    names = _names(args.augmentations)
     sources = find_sources(args.dataset_dir, args.output_dir)
     for reason, count in sources.left_out.items():
-        print(f"{count} clips left out: {reason}")
-    if args.preview is not None:
-        from formcoach.data.augment_sheet import write_sheet
-
-        write_sheet(args.dataset_dir / sources.clips[0].path, names, args.preview)
-        print(f"{sources.clips[0].path} under each augmentation: {args.preview}")
-        return 0
+        print(f"{count} clip{'s' if count > 1 else ''} left out: {reason}")
     if not sources.split:
         print("no splits yet: when they are made, clips derived from val's and test's are left out of them")
     if args.per_clip is not None:
@@ -45,29 +88,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         plan = derive_per_class(sources.clips, names, args.seed, args.target_per_class)
     for exercise, missing in plan.short.items():
-        print(
-            f"{exercise}: {missing} fewer than asked for, its clips have no more variants that keep their labels true"
-        )
-    missing = still_to_make(args.dataset_dir, plan.derived)
-    size = check_disk(args.dataset_dir, missing)
-    there = f", {len(plan.derived) - len(missing)} of them are there" if len(missing) < len(plan.derived) else ""
-    print(
-        f"{len(plan.derived)} derived clips of {len(sources.clips)}{there}; at most about {size / 1e9:.2f} GB to write"
-    )
-    if args.dry_run:
-        for name, count in count_changes(plan.derived).items():
-            print(f"  {name}: {count}")
-        return 0
-    made = progress(make_clips(args.dataset_dir, missing, args.workers or usable_cores()), len(missing), "clips")
-    bad = {str(one.error): one for one in made if one.error is not None}
-    if bad:
-        more = "; ..." if len(bad) > NAMED else ""
-        line = f"{len(bad)} clips cannot be read: {'; '.join(sorted(bad)[:NAMED])}{more}"
-        if not args.skip_bad_clips:
-            raise UserError(f"{line}. The others are done; replace these, or leave them out with --skip-bad-clips")
-        print(f"left out: {line}")
-    print(f"next: python utils/qved_from_fine_labels.py --dataset-dir {args.dataset_dir}")
-    return 0
+        print(f"{exercise}: {missing} fewer than asked for: there are no more variants that keep the labels true")
+    for name, count in count_changes(plan.derived).items():
+        print(f"  {name}: {count}")
+    return plan
+
+
+def _tell_bad(errors: list[str], skip: bool) -> None:
+    from formcoach.errors import UserError
+
+    if not errors:
+        return
+    named = "; ".join(errors[:NAMED]) + ("; ..." if len(errors) > NAMED else "")
+    line = f"{len(errors)} clip{'s' if len(errors) > 1 else ''} cannot be read: {named}"
+    if not skip:
+        raise UserError(f"{line}. The others are done; replace these, or leave them out with --skip-bad-clips")
+    print(f"left out: {line}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=int, default=42, help="same seed, same clips (default: 42)")
     add("--workers", **count, help="clips made side by side (default: as many as there are cores)")
-    add("--dry-run", action="store_true", help="only say what would be made")
+    add("--dry-run", action="store_true", help="only say what would be made or deleted")
     add("--skip-bad-clips", action="store_true", help="leave out clips that cannot be read")
     return parser
 

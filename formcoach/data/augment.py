@@ -22,13 +22,14 @@ FEWEST_FRAMES = 2  # that a cut leaves of a clip
 
 # What labels talk about. A stem stands for its endings, too: "slow" for "slowly".
 _SPEED = (
-    "abrupt accelerat bounc brisk cadence control explosive fast hast hasti hurr jerk momentum pac quick rapid "
-    "rhythm rush second seconds slow sluggish smooth snap speed steady steadily sudden swift tempo time timing"
+    "abrupt accelerat bounc brisk cadence control explosive fast hast hasti held hurr jerk minute momentum pac "
+    "quick rapid rhythm rush second seconds slow sluggish smooth snap speed steady steadily sudden swift tempo time "
+    "timing"
 )
 _MOMENT = (
-    "again another before after begin break complet count early end final finish first half hold incomplete last late "
-    "midway moment once partial paus phase rep repetition repeat rest second seconds start stop switch then time times "
-    "transition twice until while"
+    "again another before after begin break complet count early end final finish first half held hold incomplete "
+    "last late midway minute moment once partial paus phase rep repetition repeat rest second seconds start stop "
+    "switch then time times transition twice until while"
 )
 _PLACE = (
     "camera close distance distant far farther frame framing visib visible invisible view centre center centred "
@@ -40,13 +41,13 @@ _COLOUR = "black blue brown color colour gray green grey orange pink purple red 
 _ANGLE = "angle degree diagonal horizontal incline lean perpendicular slant slope tilt upright vertical"
 
 
-_ENDINGS = "s|es|e|d|ed|ing|led|ling|ped|ping|ly|er|est|ness|ion|ic|y|ies|ied|ying|ier"
+_ENDINGS = "s es e d ed ing led ling ped ping ly er est ness ion ic y ies ied ying ier"
+_WORD = re.compile(r"[a-z]+")
 
 
-def _mentions(*stems: str) -> re.Pattern[str]:
-    """Return a pattern of words that are one of the stems, perhaps with an ending."""
-    words = "|".join(sorted(set(" ".join(stems).split())))
-    return re.compile(rf"\b(?:{words})(?:{_ENDINGS})?\b", re.IGNORECASE)
+def _words(*stems: str) -> frozenset[str]:
+    """Return the stems with all endings."""
+    return frozenset(stem + ending for stem in " ".join(stems).split() for ending in ("", *_ENDINGS.split()))
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,14 @@ class Augmentation:
         name: as users write it.
         parameters: name -> lowest and highest value; drawn evenly between them.
         chance: how often it is part of a draw.
-        forbidden: matches labels that it would falsify.
+        forbidden: words of labels that it would falsify.
         default: whether it is among those used when none are named.
     """
 
     name: str
     parameters: Mapping[str, tuple[float, float]]
     chance: float
-    forbidden: re.Pattern[str] | None = None
+    forbidden: frozenset[str] = frozenset()
     default: bool = True
 
 
@@ -73,32 +74,32 @@ _ALL = (
     Augmentation("horizontal_flip", {"horizontal_flip": (1, 1)}, 0.5),
     Augmentation("vertical_flip", {"vertical_flip": (1, 1)}, 0.5, default=False),
     # In degrees, positive is counter-clockwise. The camera turns, the person does not: posture stays what it is.
-    Augmentation("rotation", {"rotation": (-8, 8)}, 0.4, _mentions("camera")),
+    Augmentation("rotation", {"rotation": (-8, 8)}, 0.4, _words("camera")),
     # Factor of the size; below 1 the picture is continued by its reflection, much above it would lose feet and heads.
-    Augmentation("scale", {"scale": (0.88, 1.08)}, 0.4, _mentions(_PLACE)),
+    Augmentation("scale", {"scale": (0.88, 1.08)}, 0.4, _words(_PLACE)),
     # Shares of the width and the height.
     Augmentation(
-        "translation", {"translation_x": (-0.05, 0.05), "translation_y": (-0.05, 0.05)}, 0.4, _mentions(_PLACE)
+        "translation", {"translation_x": (-0.05, 0.05), "translation_y": (-0.05, 0.05)}, 0.4, _words(_PLACE)
     ),
     # In degrees by which uprights lean; this does change angles between limbs, if little.
-    Augmentation("shear", {"shear": (-5, 5)}, 0.25, _mentions(_PLACE, _ANGLE)),
+    Augmentation("shear", {"shear": (-5, 5)}, 0.25, _words(_PLACE, _ANGLE)),
     # Standard deviation of the Gaussian, in thousandths of the height (2 is about a pixel of 480).
-    Augmentation("blur", {"blur": (0.8, 3)}, 0.2, _mentions(_SHARP)),
+    Augmentation("blur", {"blur": (0.8, 3)}, 0.2, _words(_SHARP)),
     # Factors of all values, and of their distance from mid-grey.
-    Augmentation("brightness", {"brightness": (0.7, 1.3)}, 0.4, _mentions(_LIGHT)),
-    Augmentation("contrast", {"contrast": (0.75, 1.25)}, 0.4, _mentions(_LIGHT)),
+    Augmentation("brightness", {"brightness": (0.7, 1.3)}, 0.4, _words(_LIGHT)),
+    Augmentation("contrast", {"contrast": (0.75, 1.25)}, 0.4, _words(_LIGHT)),
     # Hue in degrees around the colour circle, and a factor of the saturation.
-    Augmentation("colour", {"hue": (-12, 12), "saturation": (0.6, 1.4)}, 0.4, _mentions(_COLOUR)),
-    Augmentation("colour_inversion", {"colour_inversion": (1, 1)}, 0.5, _mentions(_COLOUR, _LIGHT), default=False),
+    Augmentation("colour", {"hue": (-12, 12), "saturation": (0.6, 1.4)}, 0.4, _words(_COLOUR)),
+    Augmentation("colour_inversion", {"colour_inversion": (1, 1)}, 0.5, _words(_COLOUR, _LIGHT), default=False),
     # Share of the pixels that turn black or white, others in each frame.
-    Augmentation("salt_and_pepper", {"salt_and_pepper": (0.001, 0.01)}, 0.15, _mentions(_SHARP)),
+    Augmentation("salt_and_pepper", {"salt_and_pepper": (0.001, 0.01)}, 0.15, _words(_SHARP)),
     # JPEG's quality setting.
-    Augmentation("jpeg", {"jpeg_quality": (25, 70)}, 0.2, _mentions(_SHARP)),
+    Augmentation("jpeg", {"jpeg_quality": (25, 70)}, 0.2, _words(_SHARP)),
     # Factor of the speed.
-    Augmentation("tempo", {"tempo": (0.8, 1.25)}, 0.4, _mentions(_SPEED)),
+    Augmentation("tempo", {"tempo": (0.8, 1.25)}, 0.4, _words(_SPEED)),
     # Shares of the clip that are cut off.
     Augmentation(
-        "temporal_crop", {"cut_start": (0, 0.12), "cut_end": (0, 0.12)}, 0.3, _mentions(_SPEED, _MOMENT)
+        "temporal_crop", {"cut_start": (0, 0.12), "cut_end": (0, 0.12)}, 0.3, _words(_SPEED, _MOMENT)
     ),
 )  # fmt: skip
 AUGMENTATIONS = {augmentation.name: augmentation for augmentation in _ALL}
@@ -124,13 +125,11 @@ def check_names(names: Sequence[str], where: str) -> tuple[str, ...]:
 
 def allowed(names: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
     """Return those of the augmentations that leave every text true (mirroring after `mirror_text`)."""
-    unclear = any(sides_are_unclear(text) for text in texts)
-    return tuple(name for name in names if not (unclear and name in MIRRORING) and not _forbids(texts, name))
-
-
-def _forbids(texts: Sequence[str], name: str) -> bool:
-    pattern = AUGMENTATIONS[name].forbidden
-    return pattern is not None and any(pattern.search(text) for text in texts)
+    words = set(_WORD.findall(" ".join(texts).lower()))
+    names = tuple(name for name in names if AUGMENTATIONS[name].forbidden.isdisjoint(words))
+    if any(sides_are_unclear(text) for text in texts):
+        names = tuple(name for name in names if name not in MIRRORING)
+    return names
 
 
 def draw(names: Sequence[str], generator: np.random.Generator, at_least_one: bool = False) -> dict[str, float]:

@@ -30,8 +30,9 @@ from formcoach.errors import ClipError, UserError
 from formcoach.files import inside, read_json, write_json
 
 UNFINISHED = ".unfinished.mp4"  # ends the name of a clip that is not recorded yet; the name starts with a dot
-SAVE_SECONDS = 10.0  # between two versions of the manifest
-GROWTH = 3.0  # most that a clip's bytes grow on average; noise is what costs
+SAVE_SECONDS = 10.0  # between two versions of the manifest, at least
+SAVE_SHARE = 20  # and this many times what writing one takes
+GROWTH, NOISE_GROWTH = 3.0, 25.0  # about how many times the bytes of its source a clip has, without and with noise
 # x264's macroblock tree reads memory that nobody wrote: with it, equal frames do not always give equal bytes.
 RECIPE = {"preset": "veryfast", "crf": "20", "x264-params": "mbtree=0"}
 
@@ -87,7 +88,7 @@ def check_disk(dataset_dir: Path, missing: Sequence[DerivedClip]) -> float:
     for source in {clip.entry.source for clip in missing}:
         path = dataset_dir / str(source)
         sizes[source] = path.stat().st_size if path.exists() else 0
-    needed = GROWTH * sum(sizes[clip.entry.source] for clip in missing)
+    needed = sum(sizes[clip.entry.source] * _growth(clip) for clip in missing)
     free = shutil.disk_usage(dataset_dir).free
     if needed > free:
         raise UserError(
@@ -95,6 +96,10 @@ def check_disk(dataset_dir: Path, missing: Sequence[DerivedClip]) -> float:
             "free; free some or ask for fewer"
         )
     return needed
+
+
+def _growth(clip: DerivedClip) -> float:
+    return NOISE_GROWTH if "salt_and_pepper" in clip.entry.augmentations else GROWTH
 
 
 def make_clips(dataset_dir: Path, missing: Sequence[DerivedClip], workers: int) -> Iterator[Made]:
@@ -111,15 +116,17 @@ def make_clips(dataset_dir: Path, missing: Sequence[DerivedClip], workers: int) 
     with _only_one(dataset_dir):
         _remove_unfinished(dataset_dir)
         ready: list[DerivedClip] = []
-        saved = time.monotonic()
+        due = time.monotonic() + SAVE_SECONDS
         try:
             with closing(_in_threads(lambda clip: _make(dataset_dir, clip), missing, workers)) as results:
                 for made in results:
                     if made.error is None:
                         ready.append(made.clip)
-                    if time.monotonic() - saved > SAVE_SECONDS:
+                    began = time.monotonic()
+                    if began > due:
                         _record(dataset_dir, ready)
-                        ready, saved = [], time.monotonic()
+                        ready, ended = [], time.monotonic()
+                        due = ended + max(SAVE_SECONDS, SAVE_SHARE * (ended - began))
                     yield made
         finally:
             try:
@@ -128,14 +135,26 @@ def make_clips(dataset_dir: Path, missing: Sequence[DerivedClip], workers: int) 
                 _remove_unfinished(dataset_dir)
 
 
-def remove_derived(dataset_dir: Path) -> int:
-    """Delete the clips below `augmented/` that the manifest records as derived, and their records; return how many.
+def derived_clips(dataset_dir: Path) -> list[str]:
+    """Return the clips below `augmented/` that the manifest records as derived.
 
     Raises:
-        UserError: the manifest is malformed, or another process makes clips.
+        UserError: the folder is missing, or the manifest is malformed.
     """
+    if not dataset_dir.is_dir():
+        raise UserError(f"--dataset-dir {dataset_dir}: no such folder")
+    manifest = _manifest(dataset_dir)
+    return [path for path, entry in manifest.items() if path.startswith(f"{FOLDER}/") and entry.source is not None]
+
+
+def remove_derived(dataset_dir: Path) -> int:
+    """Delete `derived_clips` and their records; return how many.
+
+    Raises:
+        UserError: as `derived_clips`, or another process makes clips.
+    """
+    derived = derived_clips(dataset_dir)
     with _only_one(dataset_dir):
-        derived = [path for path, entry in _manifest(dataset_dir).items() if _is_derived(path, entry)]
         for path in derived:  # the files first: a record without a file is harmless
             inside(dataset_dir, path).unlink(missing_ok=True)
         _remove_unfinished(dataset_dir)
@@ -146,10 +165,6 @@ def remove_derived(dataset_dir: Path) -> int:
             write_json(dataset_dir / MANIFEST, raw)
         _remove_empty(dataset_dir / FOLDER)
     return len(derived)
-
-
-def _is_derived(path: str, entry: ManifestEntry) -> bool:
-    return path.startswith(f"{FOLDER}/") and entry.source is not None
 
 
 def _make(dataset_dir: Path, clip: DerivedClip) -> Made:
