@@ -419,17 +419,13 @@ def _shared(
         if clip.source is not None
         for pair in ((clip.source, clip.split), (clip.source, split_of.get(clip.source, clip.split)))
     )
-    looks = [
-        Shared(" and ".join(first.values()), tuple(first))
-        for group in (cleaned.duplicates if cleaned else [])
-        if len(first := {split_of[path]: path for path in sorted(group, reverse=True) if path in split_of}) > 1
-    ]
+    look_alikes = cleaned.duplicates if cleaned else []
     return {
         "people": people,
         "clips": [Shared(path, splits) for path, splits in sorted(several.items())],
         "sources": sources,
-        "files": _same_files(split_of, measured),
-        "looks": looks,
+        "files": _torn(_same_files(measured), split_of),
+        "looks": _torn(look_alikes, split_of),
         "derived": [Shared(clip.path, (clip.split,)) for clip in clips if clip.source and clip.split != TRAIN],
     }
 
@@ -445,12 +441,23 @@ def _in_several(pairs: Iterable[tuple[str, str]]) -> list[Shared]:
     ]
 
 
-def _same_files(split_of: Mapping[str, str], measured: Measured) -> list[Shared]:
-    """Return files of equal size whose first and last bytes are equal, too."""
-    first: dict[str, dict[str, str]] = defaultdict(dict)
-    for path in sorted(measured.facts):
-        first[measured.facts[path].content].setdefault(split_of[path], path)
-    return sorted(
-        (Shared(" and ".join(where.values()), tuple(where)) for where in first.values() if len(where) > 1),
-        key=lambda shared: shared.what,
-    )
+def _same_files(measured: Measured) -> Iterable[list[str]]:
+    """Return the groups of files of equal size whose first and last bytes are equal, too."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for path, fact in measured.facts.items():
+        groups[fact.content].append(path)
+    return groups.values()
+
+
+def _torn(groups: Iterable[Sequence[str]], split_of: Mapping[str, str]) -> list[Shared]:
+    """Return those groups of clips that are in several splits, with the first clip of each."""
+    torn = []
+    for group in groups:
+        first: dict[str, str] = {}
+        for path in sorted(group, reverse=True):
+            if path in split_of:
+                first[split_of[path]] = path
+        if len(first) > 1:
+            splits = tuple(name for name in SPLITS if name in first)
+            torn.append(Shared(" and ".join(first[name] for name in splits), splits))
+    return sorted(torn, key=lambda shared: shared.what)

@@ -37,8 +37,7 @@ LEAKS = {  # kinds of `Overview.shared`, of one and of many
     ),
     "derived": ("derived clip is in val or test", "derived clips are in val or test"),
 }
-_PATH = re.compile(r"\S*/\S+|\S+\.\w{2,4}\b")
-_NUMBER = re.compile(r"\d+(\.\d+)?")
+_VARYING = re.compile(r"\S*/[^\s,;]+|\S+\.[a-zA-Z]\w{1,3}\b|\d+(?:\.\d+)?")  # paths, file names, numbers
 
 
 @dataclass(frozen=True)
@@ -268,12 +267,23 @@ def _cleaning(overview: Overview, clips: Sequence[SplitClip]) -> Iterable[Concer
 
 
 def reasons(texts: Iterable[str]) -> list[tuple[str, int]]:
-    """Return how often each reason is given, the most frequent first; numbers and paths in them make no difference."""
-    alike: dict[str, list[str]] = defaultdict(list)
+    """Return how often each reason is given, the most frequent first.
+
+    Reasons that differ only in numbers and paths are one; what differs is shown as `...`.
+    """
+    alike: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     for text in texts:
-        alike[_NUMBER.sub("0", _PATH.sub("...", text))].append(text)
-    counts = Counter({(key if len(set(of)) > 1 else of[0]): len(of) for key, of in alike.items()})
+        alike[tuple(_VARYING.split(text))][text] += 1
+    counts = {_common(fixed, list(given)): given.total() for fixed, given in alike.items()}
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _common(fixed: Sequence[str], texts: Sequence[str]) -> str:
+    """Return what texts have in common: the fixed parts, and the numbers and paths that are the same in all."""
+    varying = [set(found) for found in zip(*map(_VARYING.findall, texts), strict=True)]
+    return fixed[0] + "".join(
+        (found.pop() if len(found) == 1 else "...") + part for found, part in zip(varying, fixed[1:], strict=True)
+    )
 
 
 def _concern(text: str, examples: Iterable[str], serious: bool = False) -> Concern:
