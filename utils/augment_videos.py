@@ -46,7 +46,7 @@ def _preview(args: argparse.Namespace) -> None:
     from formcoach.data.augment_sheet import write_sheet
 
     names = _names(args.augmentations)
-    clip = find_sources(args.dataset_dir, args.output_dir).clips[0].path
+    clip = find_sources(args.dataset_dir, args.output_dir, args.labels).clips[0].path
     write_sheet(args.dataset_dir / clip, names, args.preview)
     print(f"{clip} under each augmentation: {args.preview}")
 
@@ -78,7 +78,7 @@ def _plan(args: argparse.Namespace) -> "DerivationPlan":
     from formcoach.data.augment_plan import count_changes, derive_per_class, derive_per_clip, find_sources
 
     names = _names(args.augmentations)
-    sources = find_sources(args.dataset_dir, args.output_dir)
+    sources = find_sources(args.dataset_dir, args.output_dir, args.labels)
     for reason, count in sources.left_out.items():
         print(f"{count} clip{'s' if count > 1 else ''} left out: {reason}")
     if not sources.split:
@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("data/annotaions"),
         help="where splits are, of which only train is augmented (default: data/annotaions)",
     )
+    add("--labels", type=Path, metavar="FILE", help="the label file (default: the one in the dataset folder)")
     what = parser.add_mutually_exclusive_group(required=True)
     count = {"type": _positive, "metavar": "N"}
     what.add_argument("--per-clip", **count, help="derive N clips of each")

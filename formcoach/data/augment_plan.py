@@ -70,17 +70,18 @@ class _Line(msgspec.Struct):
     video: str
 
 
-def find_sources(dataset_dir: Path, output_dir: Path) -> Sources:
+def find_sources(dataset_dir: Path, output_dir: Path, labels: Path | None = None) -> Sources:
     """Return the labelled clips that are no derived ones, that cleaning kept, and that are not in val or test.
 
     Args:
         dataset_dir: holds clips and labels.
         output_dir: holds the splits and cleaning's outcome, if they are made.
+        labels: the label file, when it is not one of the usual names in the dataset folder.
 
     Raises:
         UserError: a file is missing or malformed, or no clip is left.
     """
-    folder = read_folder(dataset_dir, answers=_answers(dataset_dir))
+    folder = read_folder(dataset_dir, labels, _answers(dataset_dir) if labels is None else ALL)
     cleaned = read_cleaned(output_dir)
     kept = set(cleaned.kept) if cleaned is not None else None
     train = _train_clips(output_dir / TRAIN)

@@ -1,5 +1,6 @@
 """Derived clips, as `utils/augment_videos.py` makes and removes them."""
 
+import errno
 import fcntl
 import importlib.util
 import json
@@ -225,6 +226,40 @@ def test_a_full_disk_is_told_before(dataset, augment, monkeypatch):
     with pytest.raises(UserError, match=r"4 derived clips take about 0.0 GB, and .* has 0.0 GB free; free some"):
         augment(dataset, "--per-clip", 1)
     assert not (dataset / "augmented").exists()
+
+
+def test_a_disk_that_fills_up_leaves_whole_recorded_clips(dataset, augment, monkeypatch):
+    def write_two(source, target, changes, seed):
+        if len(written) == 2:
+            target.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        written.append(target)
+        write_changed(source, target, changes, seed)
+
+    written: list[Path] = []
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr("formcoach.data.augment_clips.write_changed", write_two)
+        augment(dataset, "--per-clip", 1, "--workers", 1)
+    assert len(derived(dataset)) == 2
+    assert derived(dataset).keys() <= manifest(dataset).keys()
+    assert not list((dataset / "augmented").rglob(".*"))
+    augment(dataset, "--per-clip", 1)
+    assert len(derived(dataset)) == 4
+
+
+def test_labels_may_have_another_name(dataset, augment, tmp_path):
+    (dataset / "ground_truth.json").rename(tmp_path / "mine.json")
+    assert augment(dataset, "--per-clip", 1, "--labels", tmp_path / "mine.json") == 0
+    assert len(derived(dataset)) == 4
+
+
+def test_clips_with_nothing_but_feedback_are_derived_from_it(dataset, augment):
+    (dataset / "ground_truth.json").unlink()
+    records = [{"video_path": "arm/a.mp4", "feedback": ["Hold it!", "Straighten your right arm."]}]
+    (dataset / "feedbacks_short_clips.json").write_text(json.dumps(records))
+    augment(dataset, "--per-clip", 1, "--augmentations", "horizontal_flip")
+    clips = {clip.path: clip for clip in read_folder(dataset, answers="feedback").clips}
+    assert "left arm" in clips["augmented/arm/a_1.mp4"].feedback
 
 
 def test_preview_is_a_picture(dataset, augment, tmp_path):
