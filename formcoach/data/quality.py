@@ -213,19 +213,39 @@ def _digest(path: Path) -> bytes:
 
 
 def iterate_frames(path: Path, select: Callable[[int, float], Sequence[int]]) -> Iterator[tuple[int, "av.VideoFrame"]]:
-    """Yield the chosen frames with their numbers."""
+    """Yield the chosen frames with their numbers, in order; frames that no other frame needs are not decoded."""
     import av
 
     info = probe(path)
     wanted = set(select(info.frames, info.fps))
     try:
+        numbers, count = _numbers(path), 0
+        exact = len(numbers) == info.frames  # else the times tell no numbers, and all frames are decoded and counted
         with av.open(str(path)) as container:
-            container.streams.video[0].thread_type = "NONE"
-            for number, frame in enumerate(container.decode(video=0)):
-                if number in wanted:
-                    wanted.remove(number)
-                    yield number, frame
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            for packet in container.demux(stream):
+                if exact and packet.size:
+                    stream.codec_context.skip_frame = "DEFAULT" if numbers.get(packet.pts) in wanted else "NONREF"
+                for frame in packet.decode():
+                    number = numbers.get(frame.pts, -1) if exact else count
+                    count += 1
+                    if number in wanted:
+                        wanted.remove(number)
+                        yield number, frame
+                        if not wanted:
+                            return
     except av.FFmpegError as error:
         raise ClipError(path, f"is damaged ({error.strerror})") from None
     if wanted:
         raise ClipError(path, f"is damaged: frame {min(wanted)} of {info.frames} cannot be decoded")
+
+
+def _numbers(path: Path) -> dict[int, int]:
+    """Return time -> number of the frames that are shown."""
+    import av
+
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        times = {packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard}
+    return {time: number for number, time in enumerate(sorted(time for time in times if time is not None))}

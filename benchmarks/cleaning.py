@@ -1,0 +1,158 @@
+"""Time cleaning at the size of QEVD's clips: clips a second of the whole command, and where the time of a clip goes.
+
+The clips are generated: somebody textured moves in a textured room, with sensor noise, encoded by x264's default preset
+(medium, crf 23, B-frames): 640x480, 30 frames a second, 145 frames. Every eighth is a copy encoded again, so that there
+are rejects to report. The baseline decodes every frame and measures nothing.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from machine import describe_machine
+
+from formcoach.command import command_parser, run
+from formcoach.inference.options import positive
+
+WIDTH, HEIGHT, FPS, FRAMES, SEED = 640, 480, 30, 145, 7
+COPIED = 8  # one in so many clips is a copy
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = command_parser(__doc__, "python benchmarks/cleaning.py --clips 48 --workers 2")
+    parser.add_argument("--clips", type=positive, default=48, metavar="N", help="default: %(default)s")
+    parser.add_argument("--workers", type=positive, default=2, metavar="N", help="processes (default: %(default)s)")
+    parser.add_argument("--repeat", type=positive, default=3, metavar="N", help="best of N runs (default: %(default)s)")
+    parser.add_argument("--noise", type=float, default=2.0, help="of the sensor, in grey levels (default: %(default)s)")
+    args = parser.parse_args(argv)
+
+    print(f"machine: {describe_machine('cpu')}")
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = Path(folder) / "dataset"
+        write_clips(dataset / "squats", args.clips, args.noise)
+        clips = sorted(dataset.rglob("*.mp4"))
+        kilobytes = sum(clip.stat().st_size for clip in clips) / len(clips) / 1e3
+        print(
+            f"settings: {args.clips} clips of {WIDTH}x{HEIGHT}, {FRAMES} frames, {kilobytes:.0f} kB on average, "
+            f"noise {args.noise:g}; best of {args.repeat} runs"
+        )
+        print_parts(clips[: min(8, len(clips))], args.repeat)
+        print_command(dataset, args.clips, args.workers, args.repeat)
+    return 0
+
+
+def write_clips(folder: Path, count: int, noise: float) -> None:
+    """Write the clips, in as many different rooms."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        copy = number % COPIED == COPIED - 1
+        _write_clip(folder / f"{number:05}.mp4", number - copy, noise, "30" if copy else "23")
+
+
+def _write_clip(path: Path, seed: int, noise: float, crf: str) -> None:
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"preset": "medium", "crf": crf})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number, picture in enumerate(_pictures(seed, noise)):
+            planes = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
+            planes[:HEIGHT] = picture
+            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _pictures(seed: int, noise: float) -> Iterator:
+    """Yield luma planes (HEIGHT, WIDTH) uint8 of a board that moves in a room."""
+    import cv2
+    import numpy as np
+
+    rng = np.random.default_rng((SEED, seed))
+
+    def texture(width: int, height: int, contrasts: dict[int, float]) -> "np.ndarray":
+        layers = [(rng.random((cells * 3, cells * 4), np.float32), contrast) for cells, contrast in contrasts.items()]
+        return sum(cv2.resize(c, (width, height), interpolation=cv2.INTER_CUBIC) * k for c, k in layers)
+
+    room = texture(WIDTH, HEIGHT, {2: 110, 8: 50, 40: 30, 120: 20})
+    person = texture(120, 280, {3: 120, 20: 60, 60: 30})
+    period = rng.uniform(1.0, 2.5)
+    for number in range(FRAMES):
+        angle = 2 * np.pi * number / FPS / period
+        left, top = int(260 + 60 * np.sin(angle)), int(100 + 36 * np.cos(angle))
+        picture = room.copy()
+        picture[top : top + 280, left : left + 120] = person
+        picture += rng.normal(0, noise, picture.shape)
+        yield np.clip(picture * 219 / 255 + 16, 16, 235)
+
+
+def print_parts(clips: Sequence[Path], repeat: int) -> None:
+    """Print the milliseconds that the parts of one clip take in one thread, and how they compare to the baseline."""
+    import cv2
+
+    from formcoach.data.quality import iterate_frames, measure, probe, sample_numbers
+
+    def decode_what_is_needed(path: Path) -> None:
+        numbers = sample_numbers(probe(path))
+        for _ in iterate_frames(path, lambda frames, fps: numbers):
+            pass
+
+    cv2.setNumThreads(1)
+    every = best(repeat, lambda: [_decode_everything(clip) for clip in clips]) / len(clips)
+    needed = best(repeat, lambda: [decode_what_is_needed(clip) for clip in clips]) / len(clips)
+    whole = best(repeat, lambda: [measure(clip) for clip in clips]) / len(clips)
+    for what, seconds in (
+        ("decode every frame (baseline)", every),
+        ("decode what is needed", needed),
+        ("measures", whole - needed),
+        ("together", whole),
+    ):
+        print(f"{what:<32}{1000 * seconds:7.1f} ms a clip  {every / seconds:6.2f}x")
+
+
+def _decode_everything(path: Path) -> None:
+    import av
+
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "NONE"
+        for _ in container.decode(video=0):
+            pass
+
+
+def print_command(dataset: Path, clips: int, workers: int, repeat: int) -> None:
+    """Print the clips a second of the whole command, and of a second run that finds all measures in the cache."""
+    import shutil
+
+    from formcoach.data.clean_folder import clean_folder
+    from formcoach.data.file_cache import FOLDER
+    from formcoach.data.thresholds import Thresholds
+
+    def clean() -> None:
+        clean_folder(dataset, dataset.parent / "out", None, Thresholds(), None, True, workers)
+
+    def clean_anew() -> None:
+        shutil.rmtree(dataset / FOLDER, ignore_errors=True)
+        clean()
+
+    first, again = best(repeat, clean_anew), best(repeat, clean)
+    print(f"{f'whole command, {workers} processes':<32}{clips / first:7.1f} clips/s, {first:.1f} s")
+    print(f"{'of it judging and reports':<32}{again:7.2f} s, as in a second run")
+
+
+def best(repeat: int, work: Callable[[], object]) -> float:
+    """Return the seconds of the fastest of several runs."""
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+if __name__ == "__main__":
+    run(main)
