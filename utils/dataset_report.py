@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from formcoach.command import command_parser, progress, run
+from formcoach.command import command_parser, run
 
 SHOWN_CONCERNS = 5
 
@@ -29,29 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.clips < 0:
         parser.error(f"--clips {args.clips}: must be 0 or more")
 
-    from formcoach.data.overview import read_overview
-    from formcoach.data.overview_concerns import find_concerns
-    from formcoach.data.overview_page import page
-    from formcoach.data.overview_picture import write_picture
-    from formcoach.data.overview_strips import choose, read_strips
-    from formcoach.files import write_text
+    from formcoach.data.overview_report import write_report
 
-    overview, clips = read_overview(args.dataset_dir, args.output_dir, args.seed)
-    concerns = find_concerns(overview, clips)
-    chosen = choose(clips, args.clips, args.seed)
-    strips = list(progress(read_strips(args.dataset_dir, chosen), len(chosen), "sample clips"))
-    folder = args.report or args.output_dir
-    write_text(folder / "dataset_report.html", page(overview, concerns, strips, args.seed))
-    write_picture(folder / "dataset_overview.png", overview, strips)
-
-    total = overview.total
+    report = write_report(args.dataset_dir, args.output_dir, args.report, args.clips, args.seed)
+    total, concerns = report.overview.total, report.concerns
     print(f"{total.clips:,} clips of {total.exercises:,} exercises, {total.seconds / 60:,.1f} minutes")
     for concern in concerns[:SHOWN_CONCERNS]:
         print(f"{'warning' if concern.serious else 'notice'}: {concern.text}")
     if len(concerns) > SHOWN_CONCERNS:
         print(f"and {len(concerns) - SHOWN_CONCERNS} more on the page")
-    print(f"wrote {folder / 'dataset_report.html'}")
-    print(f"wrote {folder / 'dataset_overview.png'}")
+    print(f"wrote {report.page}")
+    print(f"wrote {report.picture}")
     return 0
 
 

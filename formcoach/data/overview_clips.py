@@ -275,6 +275,8 @@ def measure(dataset_dir: Path, paths: Sequence[str], seed: int, most: int = MOST
 
 def outside(dataset_dir: Path, path: str) -> str | None:
     """Return why a path must not be opened, or None: files written by others may name anything."""
+    if path and not path.startswith("/") and not any(mark in path for mark in ("..", ":", "\\", "\0")):
+        return None  # the rest is looked at with care, which takes fifty times as long
     try:
         inside(dataset_dir, path)
     except UserError:

@@ -86,12 +86,14 @@ def _leaks(overview: Overview) -> Iterable[Concern]:
 
 
 def _files(overview: Overview) -> Iterable[Concern]:
-    bad = overview.measured.bad
-    if bad:
+    measured = overview.measured
+    if measured.bad:
+        bad = _count(len(measured.bad), "clip does", "clips do")
+        looked_at = len(measured.bad) + len(measured.facts)
+        of = f" (of {looked_at:,} that were looked at)" if measured.unmeasured else ""
         yield _concern(
-            f"{_count(len(bad), 'clip does', 'clips do')} not open. bash scripts/initialize_dataset.sh "
-            "--skip-bad-clips leaves such clips out.",
-            (f"{path}: {bad[path]}" for path in sorted(bad)),
+            f"{bad} not open{of}. bash scripts/initialize_dataset.sh --skip-bad-clips leaves such clips out.",
+            (f"{path}: {measured.bad[path]}" for path in sorted(measured.bad)),
             serious=True,
         )
     if overview.summary is None:
@@ -199,7 +201,10 @@ def _lengths(overview: Overview, clips: Sequence[SplitClip]) -> Iterable[Concern
 
 def _sizes(overview: Overview) -> Iterable[Concern]:
     facts = overview.measured.facts
-    sides = {path: sorted((facts[path].width, facts[path].height)) for path in sorted(facts)}
+    sides = {
+        path: (min(facts[path].width, facts[path].height), max(facts[path].width, facts[path].height))
+        for path in sorted(facts)
+    }
     for paths, what in (
         ([path for path, (low, _) in sides.items() if low < SMALL], f"smaller than {SMALL} pixels on a side"),
         ([path for path, (low, high) in sides.items() if high > NARROW * low], "very narrow or very wide"),

@@ -90,7 +90,7 @@ def class_lines(classes: Sequence[ClassNumbers]) -> str:
     """Return all classes as text, one a line, parted by tabs."""
     lines = ["\t".join(("exercise", *SPLITS, "all", "people", "minutes", "marks"))]
     for one in classes:
-        numbers = (*map(str, one.clips), str(one.total), _people(one), f"{one.seconds / 60:.1f}")
+        numbers = (*map(str, one.clips), str(one.total), _people(one).replace(",", ""), f"{one.seconds / 60:.1f}")
         lines.append("\t".join((" ".join(shorten(one.name, 120).split()), *numbers, "; ".join(one.marks))))
     return "\n".join(lines) + "\n"
 

@@ -11,7 +11,7 @@
   const filter = document.getElementById("class-filter");
   const rows = document.getElementById("class-data").textContent.trimEnd().split("\n").slice(1).map((line) => {
     const cells = line.split("\t");
-    return { cells, numbers: cells.map((cell) => parseFloat(cell.replace(/,/g, ""))), text: line.toLocaleLowerCase() };
+    return { cells, numbers: cells.map((cell) => parseFloat(cell)), text: line.toLocaleLowerCase() };
   });
   const most = Math.max(1, ...rows.slice(0, 1).map((row) => row.numbers[4]));
   let found = rows;
@@ -43,7 +43,10 @@
     });
     head.append(stack);
     line.append(head);
-    row.cells.slice(1, 7).forEach((cell, place) => line.append(element("td", place < 3 && cell === "0" ? "none" : "", cell)));
+    row.cells.slice(1, 7).forEach((cell, place) => {
+      const shown = /^\d{4,}$/.test(cell) ? Number(cell).toLocaleString("en") : cell;
+      line.append(element("td", place < 3 && cell === "0" ? "none" : "", shown));
+    });
     return line;
   };
 
