@@ -6,40 +6,29 @@ are shown, without those that an edit list hides) and return equal pixels, rotat
 
 import importlib.util
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from formcoach.data.clip_file import ClipFile, VideoInfo, open_clip
+from formcoach.data.decord_process import decode_with_decord
 from formcoach.errors import ClipError, UserError
 
-READERS = {"decord": "decord", "opencv": "cv2", "pyav": "av"}  # as users write it -> the module to import
-HIDDEN = 2  # AVINDEX_DISCARD_FRAME of libavformat: stored, but an edit list hides it
+if TYPE_CHECKING:
+    import av
 
+__all__ = ["READERS", "Clip", "VideoInfo", "iterate_frames", "probe", "probe_all", "read_clip"]
 
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a file says about its video stream, without decoding it.
+AUTO = "auto"
+READERS = {"decord": "decord", "opencv": "cv2", "pyav": "av", AUTO: "av"}  # as users write it -> the module to import
+DECODE_SECONDS = 60.0  # a clip that takes longer is given up
 
-    Args:
-        frames: number of frames that are shown.
-        fps: average frames a second.
-        width: in pixels, before rotation metadata.
-        height: in pixels, before rotation metadata.
-    """
-
-    frames: int
-    fps: float
-    width: int
-    height: int
-
-    @property
-    def duration(self) -> float:
-        """Seconds."""
-        return self.frames / self.fps
+Select = Callable[[int, float], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +38,7 @@ class Clip:
     Args:
         frames: (T, H, W, 3) uint8 RGB.
         indices: (T) which frame of the file each one is.
-        duration: seconds of the whole clip.
+        duration: seconds of the whole clip, or of the part that was asked for.
         path: the file.
     """
 
@@ -65,12 +54,8 @@ def probe(path: str | Path) -> VideoInfo:
     Raises:
         ClipError: missing, empty, cut short, or not a video.
     """
-    with _opened(path, decode=False) as (container, stream):
-        frames = _count_frames(path, container, stream)
-        rate = stream.average_rate or stream.guessed_rate
-        if frames == 0 or not rate:
-            raise ClipError(path, "has no video frames")
-        return VideoInfo(frames, float(rate), stream.codec_context.width, stream.codec_context.height)
+    with open_clip(path) as file:
+        return file.info
 
 
 def probe_all(paths: Sequence[str | Path]) -> Iterator[VideoInfo | ClipError]:
@@ -89,7 +74,14 @@ def _probe_or_error(path: str | Path) -> VideoInfo | ClipError:
         return error
 
 
-def read_clip(path: str | Path, select: Callable[[int, float], Sequence[int]], reader: str = "decord") -> Clip:
+def read_clip(
+    path: str | Path,
+    select: Select,
+    reader: str = "decord",
+    start: float | None = None,
+    end: float | None = None,
+    seconds: float = DECODE_SECONDS,
+) -> Clip:
     """Return the frames that `select` chooses.
 
     Nothing behind the last chosen frame is decoded.
@@ -97,44 +89,88 @@ def read_clip(path: str | Path, select: Callable[[int, float], Sequence[int]], r
     Args:
         path: the clip.
         select: from (number of frames, frames a second) to the frame numbers wanted, in any order, repeats allowed.
-        reader: `decord`, `opencv` or `pyav`; one that is not installed gives way to `pyav`.
+        reader: `decord`, `opencv`, `pyav`, or `auto` for the fastest. One that is not installed, or would give other
+            pixels (see `_as_plain`), gives way to `pyav`.
+        start: of the part of the clip to choose from, in seconds; the whole clip by default. Frames are numbered and
+            counted within it.
+        end: of that part.
+        seconds: after which a clip that does not decode is given up.
 
     Raises:
-        ClipError: the clip is missing, damaged or not a video.
+        ClipError: the clip is missing, damaged or not a video, the part is not in it, or it takes too long to decode.
         UserError: there is no such reader.
     """
     if reader not in READERS:
         raise UserError(f"there is no reader of videos named {reader!r}; use one of {', '.join(READERS)}")
-    info = probe(path)
-    indices = [int(index) for index in select(info.frames, info.fps)]
-    if not indices or min(indices) < 0 or max(indices) >= info.frames:
-        raise ValueError(f"{path}: frames {indices} are not among its {info.frames}")
-    wanted = sorted(set(indices))
-    if importlib.util.find_spec(READERS[reader]) is None:
-        reader = "pyav"
-    read = {"decord": _read_with_decord, "opencv": _read_with_opencv, "pyav": _read_with_pyav}[reader]
-    frames = read(path, wanted, info.frames)  # (unique, H, W, 3)
-    if len(frames) < len(wanted):
-        raise ClipError(path, f"is damaged: frame {wanted[len(frames)]} of {info.frames} cannot be decoded")
-    frames = frames[np.searchsorted(wanted, indices)]  # (unique, H, W, 3) -> (T, H, W, 3)
-    return Clip(frames, indices, info.duration, str(path))
+    with open_clip(path) as file:
+        first, count, duration = _part(file, start, end)
+        indices = [int(index) for index in select(count, file.info.fps)]
+        if not indices or min(indices) < 0 or max(indices) >= count:
+            raise ValueError(f"{path}: frames {indices} are not among its {count}")
+        wanted = sorted({first + index for index in indices})
+        frames = _read(file, wanted, reader, seconds)  # (unique, H, W, 3)
+    frames = frames[np.searchsorted(wanted, [first + index for index in indices])]  # -> (T, H, W, 3)
+    return Clip(frames, indices, duration, str(path))
 
 
-def _read_with_pyav(path: str | Path, wanted: list[int], total: int) -> np.ndarray:
-    import av
+def iterate_frames(
+    path: str | Path, select: Select, seconds: float = DECODE_SECONDS
+) -> Iterator[tuple[int, "av.VideoFrame"]]:
+    """Yield chosen frames as PyAV's, not converted and not turned upright, with their numbers and in their order.
 
-    frames = []
-    with _opened(path) as (container, stream):
-        stream.thread_type = "NONE"  # several clips are decoded at a time instead
-        try:
-            for index, frame in enumerate(container.decode(stream)):
-                if index == wanted[len(frames)]:
-                    frames.append(_upright(frame.to_ndarray(format="rgb24"), frame.rotation))
-                    if len(frames) == len(wanted):
-                        break
-        except av.FFmpegError:
-            pass  # the caller counts the frames and names the first that is missing
-    return np.stack(frames) if frames else np.empty((0, 0, 0, 3), np.uint8)
+    Args:
+        path: the clip.
+        select: as for `read_clip`; each frame comes once.
+        seconds: after which a clip that does not decode is given up.
+
+    Raises:
+        ClipError: as `read_clip`.
+    """
+    with open_clip(path) as file:
+        yield from file.frames(sorted(set(map(int, select(file.info.frames, file.info.fps)))), seconds)
+
+
+def _part(file: ClipFile, start: float | None, end: float | None) -> tuple[int, int, float]:
+    """Return the first frame, the number of frames and the seconds of a part of a clip."""
+    info = file.info
+    if start is None and end is None:
+        return 0, info.frames, info.duration
+    begin, stop = start or 0.0, info.duration if end is None else min(end, info.duration)
+    inside = [number for number, time in enumerate(file.times) if begin <= time < stop]
+    if not inside or begin < 0:
+        raise ClipError(
+            file.path,
+            f"has no frame from {begin:g} s to {stop:g} s; it lasts {info.duration:.2f} s. Correct start or end",
+        )
+    return inside[0], len(inside), stop - begin
+
+
+def _read(file: ClipFile, wanted: list[int], reader: str, seconds: float) -> np.ndarray:
+    """Return frames in the order of their numbers, (T, H, W, 3)."""
+    if importlib.util.find_spec(READERS[reader]) is not None and _is_plain(file):
+        if reader == "decord":
+            found = decode_with_decord(file.path, wanted, file.info.frames, seconds)
+            if found is not None:
+                return found
+        elif reader == "opencv":
+            return _read_with_opencv(file, wanted, seconds)
+    return _read_with_pyav(file, wanted, seconds)
+
+
+def _is_plain(file: ClipFile) -> bool:
+    """Tell whether all readers convert a clip's pixels in the same way."""
+    return True
+
+
+def _read_with_pyav(file: ClipFile, wanted: list[int], seconds: float) -> np.ndarray:
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()  # keeps its tables from frame to frame
+    frames: dict[int, np.ndarray] = {}
+    for number, frame in file.frames(wanted, seconds):
+        rgb = reformatter.reformat(frame, format="rgb24", threads=1)
+        frames[number] = _upright(rgb.to_ndarray(), frame.rotation)
+    return np.stack([frames[number] for number in wanted])
 
 
 def _upright(frame: np.ndarray, rotation: int) -> np.ndarray:
@@ -142,83 +178,23 @@ def _upright(frame: np.ndarray, rotation: int) -> np.ndarray:
     return np.rot90(frame, rotation // 90 % 4) if rotation else frame
 
 
-def _read_with_decord(path: str | Path, wanted: list[int], total: int) -> np.ndarray:
-    import decord
-
-    decord.logging.set_level(decord.logging.QUIET)  # what goes wrong is raised as well
-    try:
-        video = decord.VideoReader(str(path), num_threads=1)
-        if len(video) == total:
-            return video.get_batch(wanted).asnumpy()
-    except (decord.DECORDError, RuntimeError):
-        pass
-    return _read_with_pyav(path, wanted, total)  # where decord fails or numbers the frames in another way
-
-
-def _read_with_opencv(path: str | Path, wanted: list[int], total: int) -> np.ndarray:
+def _read_with_opencv(file: ClipFile, wanted: list[int], seconds: float) -> np.ndarray:
     import cv2
 
-    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    frames = []
+    late = time.monotonic() + seconds
+    video = cv2.VideoCapture(str(file.path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    frames: list[np.ndarray] = []
     try:
         for index in range(wanted[-1] + 1):  # a seek costs more than to decode what lies between
+            if time.monotonic() > late:
+                raise ClipError(file.path, f"did not decode within {seconds:g} s")
             if not video.grab():
                 break
             if index == wanted[len(frames)]:
                 frames.append(cv2.cvtColor(video.retrieve()[1], cv2.COLOR_BGR2RGB))
     finally:
         video.release()
-    return np.stack(frames) if frames else np.empty((0, 0, 0, 3), np.uint8)
-
-
-@contextmanager
-def _opened(path: str | Path, decode: bool = True) -> Iterator[tuple]:
-    """Yield PyAV's container and its video stream, which may be used to `decode` only if that is asked for."""
-    import av
-
-    file = Path(path)
-    if not file.exists():
-        raise ClipError(path, "no such file")
-    if not file.is_file():
-        raise ClipError(path, "is not a file")
-    if file.stat().st_size == 0:
-        raise ClipError(path, "is empty (0 bytes)")
-    try:
-        container = av.open(str(file)) if decode else _open_without_decoding(str(file))
-    except (av.FFmpegError, OSError) as error:
-        raise ClipError(path, f"is not a video or is damaged ({error.strerror})") from error
-    with container:
-        streams = [stream for stream in container.streams.video if not _is_cover(stream)]
-        if not streams:
-            raise ClipError(path, "has no video stream")
-        if container.format.name.endswith("_pipe") or container.format.name == "image2":
-            raise ClipError(path, "is a picture, not a video")
-        yield container, streams[0]
-
-
-def _open_without_decoding(file: str) -> object:
-    """Open a file, four times as fast: libavformat decodes a frame while it looks at the streams if it may."""
-    import av
-
-    try:
-        return av.open(file, stream_options=[{"skip_frame": "all"}])
-    except ValueError:  # a format that names its streams only on the way (flv, mpg) takes no options for them
-        return av.open(file)
-
-
-def _is_cover(stream: object) -> bool:
-    from av.stream import Disposition
-
-    return bool(stream.disposition & Disposition.attached_pic)
-
-
-def _count_frames(path: str | Path, container: object, stream: object) -> int:
-    """Count what is shown: by the header's index where there is one, else packet by packet."""
-    entries = list(stream.index_entries) if stream.frames else []
-    if len(entries) != stream.frames or not entries:
-        return sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
-    size = Path(path).stat().st_size
-    whole = sum(1 for entry in entries if entry.pos + entry.size <= size)
-    if whole < len(entries):
-        raise ClipError(path, f"is cut short: only {whole} of its {len(entries)} frames are in the file")
-    return sum(1 for entry in entries if not entry.flags & HIDDEN)
+    if len(frames) < len(wanted):
+        missing = wanted[len(frames)]
+        raise ClipError(file.path, f"is damaged: frame {missing} of {file.info.frames} cannot be decoded")
+    return np.stack(frames)
