@@ -210,8 +210,8 @@ def _near(kept: Sequence[Verdict], all_measures: Sequence[Measure], moving: set[
         for limit in measure.limits:
             distances = np.abs(values - limit)
             for place in np.argsort(distances, kind="stable")[:NEAREST]:
-                if distances[place] <= 0.5 * limit:
-                    text = f"{measure.title}: {values[place]:.4g}, threshold {limit:g}"
+                if 0 < distances[place] <= 0.5 * limit:  # on it are the usual sizes
+                    text = f"{measure.title} {values[place]:.4g}, threshold {limit:g}"
                     near.setdefault(concerned[place].path, (concerned[place], text))
     return [*near.values()]
 
