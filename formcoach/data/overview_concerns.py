@@ -264,7 +264,7 @@ def _cleaning(overview: Overview, clips: Sequence[SplitClip]) -> Iterable[Concer
             serious=True,
         )
     known = {*cleaned.kept, *cleaned.rejected}
-    new = [clip.path for clip in clips if clip.path not in known]
+    new = [clip.path for clip in clips if clip.path not in known and clip.source not in known]
     if new:
         yield _concern(
             f"{_count(len(new), 'clip came', 'clips came')} after cleaning. Run utils/clean_dataset.py again.", new

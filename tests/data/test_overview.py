@@ -2,6 +2,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -18,9 +19,11 @@ from formcoach.data.overview_concerns import find_concerns, reasons
 from formcoach.data.overview_page import page
 from formcoach.data.overview_strips import choose, read_strips
 from formcoach.data.prepare import Choices, write_splits
+from formcoach.data.splits import SPLITS
 from formcoach.errors import UserError
 
 COMMAND = Path(__file__).parents[2] / "utils" / "dataset_report.py"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUESTION = "<image>\nHow is it?"
 spec = importlib.util.spec_from_file_location("dataset_report", COMMAND)
 command = importlib.util.module_from_spec(spec)
@@ -267,6 +270,20 @@ def test_a_sound_dataset_raises_no_alarm(make_splits):
     assert "Nothing stands out." in html
 
 
+def test_derived_clips_count_in_train_and_not_in_the_shares(make_splits):
+    clips = [{"path": f"{split}{n}.mp4", "split": split, "person": split} for split in SPLITS for n in range(5)]
+    copies = [{"path": f"train{n}_copy.mp4", "person": "train"} for n in range(5)]
+    sources = {f"train{n}_copy.mp4": {"class": "squats", "source": f"./train{n}.mp4"} for n in range(5)}
+    dataset, output = make_splits([*clips, *copies], sources)
+    write_cleaned(output, Cleaned([clip["path"] for clip in clips]))
+    overview, concerns, html = seen(dataset, output)
+    assert overview.classes[0].clips == (10, 5, 5)
+    assert overview.classes[0].originals == (5, 5, 5)
+    assert not overview.classes[0].uneven
+    assert "came after cleaning" not in told(concerns)
+    assert Page(html).text.count("33.3 %") == 3
+
+
 def test_empty_splits_unknown_people_and_what_cleaning_rejected(make_splits):
     dataset, output = make_splits([{}, {}, {}])
     write_cleaned(output, Cleaned(["short_clips/0.mp4"], {"short_clips/1.mp4": ["too dark (12 is below 35)"]}))
@@ -429,3 +446,20 @@ def test_mistakes_on_the_command_line_are_one_line(arguments, tmp_path):
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert ended.stdout == ""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_a_browser_sorts_and_filters_and_runs_nothing_else(make_splits, tmp_path):
+    names = [*(f"class {n}" for n in range(40)), HOSTILE.replace(" - ", " ")]
+    clips = [{"labels": [f"{name} - ok"], "write": False, "path": f"{n}.mp4"} for n, name in enumerate(names)]
+    dataset, output = make_splits([{"answer": HOSTILE}, *clips])
+    command.main(["--dataset-dir", str(dataset), "--output-dir", str(output), "--clips", "3"])
+    page_file = output / "dataset_report.html"
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom"]
+    flags.append(f"--user-data-dir={tmp_path / 'browser'}")
+    shown = subprocess.run([CHROMIUM, *flags, page_file.as_uri()], capture_output=True, text=True, check=True).stdout
+    assert "<title>Dataset report: " in shown  # the hostile script would have changed it
+    assert 'aria-sort="descending"' in shown
+    assert "show 17 more of 17" in shown
+    assert "3 of 3" in shown
