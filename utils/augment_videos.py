@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run and args.preview:
         parser.error("--dry-run does not go with --preview, which changes no clip")
     if args.remove:
-        _remove(args.dataset_dir, args.dry_run)
+        _remove(args)
     elif args.preview is not None:
         _preview(args)
     else:
@@ -32,13 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _remove(dataset_dir: Path, dry_run: bool) -> None:
+def _remove(args: argparse.Namespace) -> None:
     from formcoach.data.augment_clips import derived_clips, remove_derived
 
-    if dry_run:
-        print(f"{len(derived_clips(dataset_dir))} derived clips would be deleted from {dataset_dir}")
+    if args.dry_run:
+        print(f"{len(derived_clips(args.dataset_dir))} derived clips would be deleted from {args.dataset_dir}")
     else:
-        print(f"{remove_derived(dataset_dir)} derived clips deleted from {dataset_dir}")
+        print(f"{remove_derived(args.dataset_dir)} derived clips deleted from {args.dataset_dir}")
+        _tell_next(args)
 
 
 def _preview(args: argparse.Namespace) -> None:
@@ -71,7 +72,7 @@ def _make(args: argparse.Namespace) -> None:
         made = make_clips(folder, missing, args.workers or usable_cores())
         errors = [one.error for one in progress(made, len(missing), "clips") if one.error is not None]
         _tell_bad(sorted({str(error) for error in errors}), args.skip_bad_clips)
-        print(f"next: python utils/qved_from_fine_labels.py --dataset-dir {folder} --output-dir {args.output_dir}")
+        _tell_next(args)
 
 
 def _plan(args: argparse.Namespace) -> "DerivationPlan":
@@ -92,6 +93,11 @@ def _plan(args: argparse.Namespace) -> "DerivationPlan":
     for name, count in count_changes(plan.derived).items():
         print(f"  {name}: {count}")
     return plan
+
+
+def _tell_next(args: argparse.Namespace) -> None:
+    folders = f"--dataset-dir {args.dataset_dir} --output-dir {args.output_dir}"
+    print(f"next: python utils/qved_from_fine_labels.py {folders}")
 
 
 def _tell_bad(errors: list[str], skip: bool) -> None:

@@ -103,6 +103,7 @@ _ALL = (
     ),
 )  # fmt: skip
 AUGMENTATIONS = {augmentation.name: augmentation for augmentation in _ALL}
+_SHARES = sum(1 + len(augmentation.parameters) for augmentation in _ALL)  # random numbers that a draw takes
 DEFAULT = tuple(augmentation.name for augmentation in _ALL if augmentation.default)
 
 
@@ -143,12 +144,12 @@ def draw(names: Sequence[str], generator: np.random.Generator, at_least_one: boo
     Returns:
         The record: parameters by name, rounded to 4 decimals.
     """
-    drawn: dict[str, dict[str, float]] = {}
-    chances: dict[str, float] = {}
+    shares = iter(generator.random(_SHARES).tolist())
+    chances, drawn = {}, {}
     for name, augmentation in AUGMENTATIONS.items():
-        chances[name] = generator.random() / augmentation.chance
+        chances[name] = next(shares) / augmentation.chance
         drawn[name] = {
-            parameter: round(float(generator.uniform(low, high)), 4)
+            parameter: round(low + (high - low) * next(shares), 4)
             for parameter, (low, high) in augmentation.parameters.items()
         }
     chosen = [name for name in names if chances[name] < 1]

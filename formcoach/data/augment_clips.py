@@ -25,7 +25,7 @@ from formcoach.data.augment_picture import PictureChange
 from formcoach.data.augment_plan import FOLDER, DerivedClip
 from formcoach.data.file_cache import FOLDER as CACHES
 from formcoach.data.qevd import MANIFEST
-from formcoach.data.video import probe
+from formcoach.data.video import DECODE_SECONDS, iterate_frames, probe
 from formcoach.errors import ClipError, UserError
 from formcoach.files import inside, read_json, write_json
 
@@ -33,6 +33,7 @@ UNFINISHED = ".unfinished.mp4"  # ends the name of a clip that is not recorded y
 SAVE_SECONDS = 10.0  # between two versions of the manifest, at least
 SAVE_SHARE = 20  # and this many times what writing one takes
 GROWTH, NOISE_GROWTH = 3.0, 25.0  # about how many times the bytes of its source a clip has, without and with noise
+FRAME_SECONDS = 1.0  # that changing and encoding a frame may take; decoding waits meanwhile
 # x264's macroblock tree reads memory that nobody wrote: with it, equal frames do not always give equal bytes.
 RECIPE = {"preset": "veryfast", "crf": "20", "x264-params": "mbtree=0"}
 
@@ -221,27 +222,17 @@ def changed_frames(source: Path, changes: Changes, seed: Sequence[int]) -> Itera
     shown = timeline(changes, probe(source).frames)
     generator = np.random.default_rng((*seed, 1))
     change, position = None, 0
-    for number, picture in _pictures(source):
+    patience = DECODE_SECONDS + FRAME_SECONDS * len(shown)
+    for number, frame in iterate_frames(source, lambda frames, fps: shown, patience):
+        picture = frame.to_ndarray(format="rgb24")
+        picture = np.rot90(picture, frame.rotation // 90 % 4)
         height, width = (side - side % 2 for side in picture.shape[:2])  # 4:2:0 has no odd sides
         change = change or PictureChange(changes, width, height)
         while position < len(shown) and shown[position] == number:
-            yield np.ascontiguousarray(change(picture[:height, :width], generator))
+            yield np.ascontiguousarray(change(np.ascontiguousarray(picture[:height, :width]), generator))
             position += 1
-
-
-def _pictures(source: Path) -> Iterator[tuple[int, np.ndarray]]:
-    import av
-
-    from formcoach.data.video import _opened
-
-    number = 0
-    with _opened(source) as (container, stream):
-        try:
-            for number, frame in enumerate(container.decode(stream)):
-                picture = frame.to_ndarray(format="rgb24")
-                yield number, np.rot90(picture, frame.rotation // 90 % 4) if frame.rotation else picture
-        except av.FFmpegError:
-            raise ClipError(source, f"is damaged: frame {number + 1} cannot be decoded") from None
+    if position < len(shown):
+        raise ClipError(source, f"is damaged: frame {shown[position]} does not come in its order")
 
 
 def _in_threads(work: Callable[[DerivedClip], Made], clips: Sequence[DerivedClip], workers: int) -> Iterator[Made]:

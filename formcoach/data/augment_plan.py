@@ -4,7 +4,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -204,9 +204,7 @@ class _Variants:
 
 
 def _derived_path(source: str, number: int) -> str:
-    path = PurePosixPath(source)
-    stem = path.stem if path.suffix == ".mp4" else path.name  # `0001.mov` is not `0001.mp4`
-    return f"{FOLDER}/{path.with_name(f'{stem}_{number}.mp4')}"
+    return f"{FOLDER}/{source.removesuffix('.mp4')}_{number}.mp4"  # of `0001.mov` it is `0001.mov_1.mp4`
 
 
 def count_changes(derived: Sequence[DerivedClip]) -> dict[str, int]:

@@ -9,6 +9,9 @@ gives the first text again.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+
+CACHED = 4096  # labels are few, and each is asked about for many clips
 
 _PLAIN = {"left": "right", "right": "left", "l": "r", "r": "l"}
 _ALWAYS = {  # never mean anything but a side
@@ -167,6 +170,7 @@ class _Text:
         return self.text[self.words[index].end : None if last else self.words[index + 1].start]
 
 
+@lru_cache(maxsize=CACHED)
 def swap_sides(text: str) -> str:
     """Exchange left and right, and clockwise and counter-clockwise, where they are sides; case is kept.
 
@@ -182,6 +186,7 @@ def swap_sides(text: str) -> str:
     return "".join([*parts, text[end:]])
 
 
+@lru_cache(maxsize=CACHED)
 def sides_are_unclear(text: str) -> bool:
     """Tell whether a text has a "left" or "right" of which the words around do not show what is meant."""
     return any(is_side is None for _, is_side in _side_words(text))
