@@ -1,7 +1,7 @@
 """The clips of the splits, as the training files have them, and what their files say: what an overview counts."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -133,7 +133,7 @@ def read_split_clips(dataset_dir: Path, output_dir: Path) -> tuple[list[SplitCli
     several: dict[str, tuple[str, ...]] = {}
     texts: dict[str, str] = {}  # equal texts are kept once: a release repeats its questions and labels
     for split, file in files.items():
-        for conversation in read_conversations(file):
+        for conversation in _conversations(file):
             before = joined.setdefault(
                 conversation.video, _Joined(split, conversation.person, max(conversation.duration, 0.0))
             )
@@ -143,6 +143,21 @@ def read_split_clips(dataset_dir: Path, output_dir: Path) -> tuple[list[SplitCli
     several = {path: (joined[path].split, *others) for path, others in several.items()}
     manifest, found = _lookup(dataset_dir, output_dir, joined)
     return [_clip(path, known, manifest.get(path), found, texts) for path, known in joined.items()], several
+
+
+def _conversations(file: Path) -> Iterator[Conversation]:
+    """Yield what `read_conversations` returns, one at a time: a release with questions has millions."""
+    decoder = msgspec.json.Decoder(Conversation)
+    with file.open("rb") as lines:
+        for line in filter(bytes.strip, lines):
+            try:
+                conversation = decoder.decode(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                conversation = None
+            if conversation is None or [turn.speaker for turn in conversation.conversations] != ["human", "gpt"]:
+                read_conversations(file)  # says what is wrong, and where
+                raise UserError(f"{file}: was changed while it was read. {PREPARE}")
+            yield conversation
 
 
 def _join(known: _Joined, conversation: Conversation, texts: dict[str, str]) -> None:

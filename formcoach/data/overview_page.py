@@ -44,7 +44,6 @@ def page(overview: Overview, concerns: Sequence[Concern], strips: Sequence[Strip
         seed: that they were drawn with.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -80,9 +79,9 @@ def page(overview: Overview, concerns: Sequence[Concern], strips: Sequence[Strip
         rejected=reasons(reason for given in cleaned.rejected.values() for reason in given) if cleaned else [],
         people=_people,
         splits_of=lambda one: list(zip(SPLITS, one.clips, strict=True)),
-        style=Markup(style),
-        script=Markup(script),
-        script_hash=Markup("sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
+        style=style,
+        script=script,
+        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
