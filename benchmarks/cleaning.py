@@ -95,12 +95,13 @@ def print_parts(clips: Sequence[Path], repeat: int) -> None:
     """Print the milliseconds that the parts of one clip take in one thread, and how they compare to the baseline."""
     import cv2
 
-    from formcoach.data.quality import iterate_frames, measure, probe, sample_numbers
+    from formcoach.data.clip_file import open_clip
+    from formcoach.data.quality import CLIP_SECONDS, measure, sample_numbers
 
     def decode_what_is_needed(path: Path) -> None:
-        numbers = sample_numbers(probe(path))
-        for _ in iterate_frames(path, lambda frames, fps: numbers):
-            pass
+        with open_clip(path) as file:
+            for _ in file.frames(sample_numbers(file.info), CLIP_SECONDS):
+                pass
 
     cv2.setNumThreads(1)
     every = best(repeat, lambda: [_decode_everything(clip) for clip in clips]) / len(clips)

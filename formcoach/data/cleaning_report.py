@@ -15,8 +15,9 @@ import numpy as np
 
 from formcoach.data.cleaning import Outcome, Verdict
 from formcoach.data.exercise_motion import MOVING, ExerciseMotion
-from formcoach.data.quality import Quality, iterate_frames
+from formcoach.data.quality import Quality
 from formcoach.data.thresholds import Thresholds
+from formcoach.data.video import iterate_frames
 from formcoach.errors import ClipError
 from formcoach.files import replacing, write_text
 

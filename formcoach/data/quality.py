@@ -4,7 +4,7 @@ Brightness and sharpness are those of the luma plane in full range (0..255), as 
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +14,10 @@ import cv2
 import msgspec
 import numpy as np
 
+from formcoach.data.clip_file import open_clip
 from formcoach.data.file_cache import FileCache
 from formcoach.data.similarity import MOMENTS, signature
-from formcoach.data.video import VideoInfo, probe
+from formcoach.data.video import VideoInfo
 from formcoach.data.workers import spread
 from formcoach.errors import ClipError
 
@@ -111,18 +112,19 @@ def measure(path: Path) -> Quality:
     Raises:
         ClipError: it is missing, damaged or not a video.
     """
-    info = probe(path)
-    numbers = sample_numbers(info)
-    moments = {_moment(share, numbers) for share in range(MOMENTS)}
-    pictures, times, sharpness, turned = [], [], {}, False
-    for number, frame in iterate_frames(path, lambda frames, fps: numbers):
-        luma, scale = _luma(frame)
-        pictures.append(_small(luma, scale, frame.rotation))
-        times.append(number / info.fps)
-        turned = frame.rotation % 180 != 0
-        if number in moments:
-            deviation = cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))[1].item()
-            sharpness[number] = (deviation * scale) ** 2
+    with open_clip(path) as file:
+        info, numbers = file.info, sample_numbers(file.info)
+        moments = {_moment(share, numbers) for share in range(MOMENTS)}
+        pictures, sharpness, turned = [], {}, False
+        for number, frame in file.frames(numbers, CLIP_SECONDS):
+            luma, scale = _luma(frame)
+            pictures.append(_small(luma, scale, frame.rotation))
+            turned = frame.rotation % 180 != 0
+            if number in moments:
+                deviation = cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))[1].item()
+                sharpness[number] = (deviation * scale) ** 2
+        shown = file.times
+    times = [shown[number] for number in numbers]
     changes = [_change(before, after) for before, after in pairwise(pictures)]
     return Quality(
         width=info.height if turned else info.width,
@@ -210,42 +212,3 @@ def _longest(stretches: Iterable[tuple[int, int]], times: Sequence[float], durat
 def _digest(path: Path) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).digest()
-
-
-def iterate_frames(path: Path, select: Callable[[int, float], Sequence[int]]) -> Iterator[tuple[int, "av.VideoFrame"]]:
-    """Yield the chosen frames with their numbers, in order; frames that no other frame needs are not decoded."""
-    import av
-
-    info = probe(path)
-    wanted = set(select(info.frames, info.fps))
-    try:
-        numbers, count = _numbers(path), 0
-        exact = len(numbers) == info.frames  # else the times tell no numbers, and all frames are decoded and counted
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "NONE"
-            for packet in container.demux(stream):
-                if exact and packet.size:
-                    stream.codec_context.skip_frame = "DEFAULT" if numbers.get(packet.pts) in wanted else "NONREF"
-                for frame in packet.decode():
-                    number = numbers.get(frame.pts, -1) if exact else count
-                    count += 1
-                    if number in wanted:
-                        wanted.remove(number)
-                        yield number, frame
-                        if not wanted:
-                            return
-    except av.FFmpegError as error:
-        raise ClipError(path, f"is damaged ({error.strerror})") from None
-    if wanted:
-        raise ClipError(path, f"is damaged: frame {min(wanted)} of {info.frames} cannot be decoded")
-
-
-def _numbers(path: Path) -> dict[int, int]:
-    """Return time -> number of the frames that are shown."""
-    import av
-
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        times = {packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard}
-    return {time: number for number, time in enumerate(sorted(time for time in times if time is not None))}
