@@ -6,6 +6,7 @@ that nobody refers to.
 """
 
 import os
+import re
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,11 +21,17 @@ from formcoach.errors import ClipError
 if TYPE_CHECKING:
     import av
 
+NOT_INTERLACED = (0, 1)  # AV_FIELD_UNKNOWN, AV_FIELD_PROGRESSIVE
+EIGHT_BITS = frozenset(  # codecs whose pixels have no more, but for some profiles
+    {"flv1", "h263", "h264", "hevc", "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v3", "vp8", "vp9", "wmv2"}
+)
 HIDDEN = 2  # AVINDEX_DISCARD_FRAME of libavformat: stored, but an edit list hides it
 # Codecs of libavcodec in which a frame that no other refers to is marked as such; H.264: nal_ref_idc 0, MPEG: B-frames.
 SKIPPING = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video"})
 TIMED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"})  # containers that say when each frame is shown
 H264_SLICE, H264_IDR = 1, 5  # types of NAL units, ITU-T H.264 table 7-1
+PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "sdp"})  # texts that name other files, whatever they are called
+LOCAL = {"protocol_whitelist": "file"}  # while the format is being found out, nothing else is opened
 KEPT_BYTES = 64 * 2**20  # packets of files up to here stay in memory from counting to decoding
 
 
@@ -67,6 +74,7 @@ class _Table:
         times: when the frame of each is shown, in units of the stream's time base.
         hidden: packets that an edit list hides.
         starts: packets that decoding may begin with, in order; the first one is among them.
+        seekable: whether these are all packets that are marked as key frames, so that seeking is exact.
     """
 
     def __init__(self, container: "av.container.InputContainer", stream: "av.VideoStream", keep: bool) -> None:
@@ -74,6 +82,7 @@ class _Table:
         self.times: list[int | None] = []
         self.hidden: set[int] = set()
         self.starts: list[int] = []
+        self.seekable = True
         self._timed = container.format.name in TIMED
         self._reorders = stream.codec_context.has_b_frames
         begins = _start_test(stream)
@@ -85,6 +94,8 @@ class _Table:
                 self.hidden.add(number)
             if number == 0 or (packet.is_keyframe and begins(packet)):
                 self.starts.append(number)
+            elif packet.is_keyframe:
+                self.seekable = False
             self.times.append(packet.pts)
             if keep:
                 self.packets.append(packet)
@@ -159,9 +170,21 @@ class ClipFile:
         return [(self._table.times[packet] - first) * unit for packet in shown]
 
     @property
-    def stream(self) -> "av.VideoStream":
-        """PyAV's stream, for what it says about the picture."""
-        return self._stream
+    def codec(self) -> str:
+        """Name of the codec and its profile, e.g. `h264` and `High`."""
+        return self._stream.codec_context.name
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the picture is of 8 bits and not interlaced: what every library converts to the same RGB."""
+        context = self._stream.codec_context
+        deep = re.search(r"\b(10|12|16)\b|Profile [23]", str(context.profile))  # High 10, Main 12, VP9's Profile 2
+        return context.name in EIGHT_BITS and not deep and context.field_order in NOT_INTERLACED
+
+    @property
+    def starts(self) -> int:
+        """How many frames decoding may begin with; 0 if seeking to a key frame is not exact."""
+        return len(self._table.starts) if self._table.seekable else 0
 
     def _listed(self) -> int | None:
         """Return how many frames the file's index shows; None if it has none."""
@@ -292,7 +315,7 @@ def open_clip(path: str | Path, decode: bool = False) -> Iterator[ClipFile]:
     if file.stat().st_size == 0:
         raise ClipError(path, "is empty (0 bytes)")
     try:
-        container = av.open(str(file)) if decode else _open_without_decoding(str(file))
+        container = av.open(str(file), options=LOCAL) if decode else _open_without_decoding(str(file))
     except PermissionError:
         raise ClipError(path, "may not be read (permission denied)") from None
     except (av.FFmpegError, OSError) as error:
@@ -303,6 +326,8 @@ def open_clip(path: str | Path, decode: bool = False) -> Iterator[ClipFile]:
             raise ClipError(path, "has no video stream")
         if container.format.name.endswith("_pipe") or container.format.name == "image2":
             raise ClipError(path, "is a picture, not a video")
+        if PLAYLISTS & set(container.format.name.split(",")):
+            raise ClipError(path, "is a list of other files, not a video")
         yield ClipFile(path, container, streams[0])
 
 
@@ -319,9 +344,9 @@ def _open_without_decoding(file: str) -> Any:
     import av
 
     try:
-        return av.open(file, stream_options=[{"skip_frame": "all"}])
+        return av.open(file, options=LOCAL, stream_options=[{"skip_frame": "all"}])
     except ValueError:  # a format that names its streams only on the way (flv, mpg) takes no options for them
-        return av.open(file)
+        return av.open(file, options=LOCAL)
 
 
 def _is_cover(stream: Any) -> bool:

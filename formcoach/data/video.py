@@ -26,6 +26,7 @@ __all__ = ["READERS", "Clip", "VideoInfo", "iterate_frames", "probe", "probe_all
 
 AUTO = "auto"
 READERS = {"decord": "decord", "opencv": "cv2", "pyav": "av", AUTO: "av"}  # as users write it -> the module to import
+DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9"})
 DECODE_SECONDS = 60.0  # a clip that takes longer is given up
 
 Select = Callable[[int, float], Sequence[int]]
@@ -90,7 +91,7 @@ def read_clip(
         path: the clip.
         select: from (number of frames, frames a second) to the frame numbers wanted, in any order, repeats allowed.
         reader: `decord`, `opencv`, `pyav`, or `auto` for the fastest. One that is not installed, or would give other
-            pixels (see `_as_plain`), gives way to `pyav`.
+            pixels, gives way to `pyav`.
         start: of the part of the clip to choose from, in seconds; the whole clip by default. Frames are numbered and
             counted within it.
         end: of that part.
@@ -147,19 +148,21 @@ def _part(file: ClipFile, start: float | None, end: float | None) -> tuple[int, 
 
 def _read(file: ClipFile, wanted: list[int], reader: str, seconds: float) -> np.ndarray:
     """Return frames in the order of their numbers, (T, H, W, 3)."""
-    if importlib.util.find_spec(READERS[reader]) is not None and _is_plain(file):
-        if reader == "decord":
+    found = None
+    if importlib.util.find_spec(READERS[reader]) is not None and file.is_plain:
+        if reader == "decord" and _decord_seeks_right(file):
             found = decode_with_decord(file.path, wanted, file.info.frames, seconds)
-            if found is not None:
-                return found
         elif reader == "opencv":
-            return _read_with_opencv(file, wanted, seconds)
-    return _read_with_pyav(file, wanted, seconds)
+            found = _read_with_opencv(file, wanted, seconds)
+    return _read_with_pyav(file, wanted, seconds) if found is None else found
 
 
-def _is_plain(file: ClipFile) -> bool:
-    """Tell whether all readers convert a clip's pixels in the same way."""
-    return True
+def _decord_seeks_right(file: ClipFile) -> bool:
+    """Tell whether decord gives the frames that it is asked for.
+
+    It takes every key frame for one that decoding may begin with, and miscounts behind one in MPEG and WMV.
+    """
+    return file.codec in DECORD_CODECS and (file.starts == 1 or (file.starts > 1 and file.codec != "hevc"))
 
 
 def _read_with_pyav(file: ClipFile, wanted: list[int], seconds: float) -> np.ndarray:
@@ -178,7 +181,8 @@ def _upright(frame: np.ndarray, rotation: int) -> np.ndarray:
     return np.rot90(frame, rotation // 90 % 4) if rotation else frame
 
 
-def _read_with_opencv(file: ClipFile, wanted: list[int], seconds: float) -> np.ndarray:
+def _read_with_opencv(file: ClipFile, wanted: list[int], seconds: float) -> np.ndarray | None:
+    """Return frames, (T, H, W, 3), or None if not all of them can be decoded."""
     import cv2
 
     late = time.monotonic() + seconds
@@ -189,12 +193,9 @@ def _read_with_opencv(file: ClipFile, wanted: list[int], seconds: float) -> np.n
             if time.monotonic() > late:
                 raise ClipError(file.path, f"did not decode within {seconds:g} s")
             if not video.grab():
-                break
+                return None  # a codec that it has not got, or damage, which PyAV names
             if index == wanted[len(frames)]:
                 frames.append(cv2.cvtColor(video.retrieve()[1], cv2.COLOR_BGR2RGB))
     finally:
         video.release()
-    if len(frames) < len(wanted):
-        missing = wanted[len(frames)]
-        raise ClipError(file.path, f"is damaged: frame {missing} of {file.info.frames} cannot be decoded")
     return np.stack(frames)
