@@ -91,10 +91,10 @@ def _warp(changes: Changes, width: int, height: int, aspect: float) -> np.ndarra
 
 def _origins(cv2: ModuleType, warp: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """Return where each pixel comes from, in the fixed-point form in which OpenCV is fastest."""
-    inverse = np.linalg.inv(np.vstack([warp, (0, 0, 1)]))[:2]  # (2, 3)
-    across, down = np.arange(width)[None, :], np.arange(height)[:, None]
+    inverse = np.linalg.inv(np.vstack([warp, (0, 0, 1)]))[:2].astype(np.float32)  # (2, 3)
+    across, down = np.arange(width, dtype=np.float32)[None, :], np.arange(height, dtype=np.float32)[:, None]
     x, y = (row[0] * across + row[1] * down + row[2] for row in inverse)  # (height, width) each
-    return cv2.convertMaps(x.astype(np.float32), y.astype(np.float32), cv2.CV_16SC2)
+    return cv2.convertMaps(x, y, cv2.CV_16SC2)
 
 
 def _colours(changes: Changes) -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -120,7 +121,19 @@ def test_tempo_changes_what_is_shown(tmp_path, write_clip, frame_numbers):
     assert frame_numbers(frames(tmp_path / "c.mp4")) == list(range(2, 15))
 
 
-def test_odd_sizes_and_rotated_clips_come_out_upright(tmp_path, write_clip, frame_numbers):
+def test_rotated_clips_come_out_upright(tmp_path, write_clip, frame_numbers):
+    source = write_clip(tmp_path / "a.mp4", size=(64, 48))
+    data = bytearray(source.read_bytes())
+    matrix = data.find(b"tkhd") + 44  # ISO 14496-12: 4 name, 4 flags, 20 times and ids, 16 others
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 48 << 16, 0, 1 << 30)
+    source.write_bytes(data)
+    write_changed(source, tmp_path / "b.mp4", {"brightness": 1.0}, (0,))
+    made = frames(tmp_path / "b.mp4")
+    assert made.shape == (20, 64, 48, 3)
+    assert frame_numbers(np.rot90(made, 1, axes=(1, 2))) == list(range(20))
+
+
+def test_odd_sizes_lose_a_pixel(tmp_path, write_clip, frame_numbers):
     source = write_clip(tmp_path / "a.mov", size=(65, 49), pix_fmt="yuv444p")
     write_changed(source, tmp_path / "b.mp4", {"brightness": 1.0}, (0,))
     info = probe(tmp_path / "b.mp4")
