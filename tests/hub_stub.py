@@ -38,6 +38,8 @@ class HubStub:
         held: files of these names are begun, but do not end while their names are here.
         broken: of files of these names, the connection breaks off after the first half.
         breaks: the same, name -> so many times.
+        tokens: what requests said in their Authorization header.
+        elsewhere: address of another server that files are had from; None: from here.
         instead: name of a file, `tree` or `revision` -> statuses and headers that the next requests are answered with.
         altered: name -> what is sent as the content of the file of this name.
         page: how many entries of a tree are listed at once; None: all of them.
@@ -50,6 +52,8 @@ class HubStub:
         self.held = set()
         self.broken = set()
         self.breaks = {}
+        self.tokens = set()
+        self.elsewhere = None
         self.instead = {}
         self.altered = {}
         self.page = None
@@ -112,6 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         path = urlsplit(self.path).path
         self.hub.asked.append((self.command, path))
+        self.hub.tokens.add(self.headers.get("Authorization"))
         match = API.fullmatch(path) or FILE.fullmatch(path)
         if match is None:
             return self._fail(404, "EntryNotFound")
@@ -131,6 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._tree(files) if named["what"] == "tree" else self._json(_info(named["repo"], commit, files))
         if repo.gated:
             return self._fail(403, "GatedRepo")
+        if self.hub.elsewhere:
+            return self._answer(302, {"Location": self.hub.elsewhere + self.path}, b"")
         name = unquote(named["path"])
         if name not in files:
             return self._fail(404, "EntryNotFound", {"X-Repo-Commit": commit})

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from formcoach.data.selection import Labels, Selection
 
 DEFAULT_REPO = "EdgeVLM-Labs/QVED-Test-Dataset"
+WORKERS = 8  # files fetched at once
 SHOWN = 20  # classes in the summary
 
 
@@ -48,15 +49,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--dataset-dir", "--dataset_dir", type=Path, default=Path("dataset"), help="where all goes (%(default)s)"
     )
-    parser.add_argument("--workers", type=count, default=8, metavar="N", help="files fetched at once (%(default)s)")
+    parser.add_argument("--workers", type=count, metavar="N", help="files fetched at once (8)")
     parser.add_argument("--overwrite", action="store_true", help="replace files of another content that are in the way")
     parser.add_argument("--dry-run", "--dry_run", action="store_true", help="show what would come, and how much it is")
     parser.add_argument("--yes", action="store_true", help="do not ask before a download")
     args = parser.parse_args(argv)
     if args.from_dir is None and args.copy:
         parser.error("--copy is for --from-dir")
-    if args.from_dir is not None and (args.repo or args.revision):
-        parser.error("--from-dir takes a folder; --repo and --revision are for the hub")
+    if args.from_dir is not None and (args.repo or args.revision or args.workers):
+        parser.error("--from-dir takes a folder; --repo, --revision and --workers are for the hub")
     return args
 
 
@@ -77,14 +78,14 @@ def names(text: str) -> tuple[str, ...]:
 
 def from_hub(args: argparse.Namespace) -> None:
     """Download."""
-    from formcoach.data.arrivals import check_manifest, check_space, free_space, gigabytes, one_at_a_time
+    from formcoach.data.arrivals import check_space, check_target, free_space, gigabytes, one_at_a_time
     from formcoach.data.hub_dataset import Display, download, list_files, plan_download, store_of
     from formcoach.data.hub_requests import HubDataset, check_repo
     from formcoach.data.selection import Wanted
 
     repo, revision = args.repo or DEFAULT_REPO, args.revision or "main"
     check_repo(repo)
-    check_manifest(args.dataset_dir)
+    check_target(args.dataset_dir)
     display = Display()
     hub = HubDataset(repo, display.say)
     commit, listed = list_files(hub, args.dataset_dir, revision, display)
@@ -113,7 +114,7 @@ def from_hub(args: argparse.Namespace) -> None:
         check_space(args.dataset_dir, plan.size)
         if missing and not (args.yes or agreed()):
             raise UserError("nothing was downloaded")
-        outcome = download(hub, plan, store, args.workers, display)
+        outcome = download(hub, plan, store, args.workers or WORKERS, display)
     print_classes(plan.selection, outcome.counts)
     print_left_out(plan.selection, plan.labels)
     for path in plan.edited:
@@ -144,8 +145,9 @@ def from_folder(args: argparse.Namespace) -> None:
     for line in outcome.notices:
         notice(line)
     done = ("would be " if args.dry_run else "") + ("copied" if args.copy else "linked")
+    size = f" ({gigabytes(outcome.size)})" if outcome.size else ""
     print(
-        f"{outcome.new} clips {done} ({gigabytes(outcome.size)}) in {outcome.seconds:.0f} s; "
+        f"{outcome.new} clips {done}{size} in {outcome.seconds:.0f} s; "
         f"{outcome.there} were there already; label files: {', '.join(outcome.label_files) or 'none'}"
     )
     report_failed(outcome.failed)

@@ -77,8 +77,10 @@ def gigabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size < 10**9 else f"{size / 1e9:.1f} GB"
 
 
-def check_manifest(dataset_dir: Path) -> None:
-    """Raise a `UserError` if there is a `manifest.json` that cannot be added to."""
+def check_target(dataset_dir: Path) -> None:
+    """Raise a `UserError` if the dataset folder is none, or has a `manifest.json` that cannot be added to."""
+    if dataset_dir.exists() and not dataset_dir.is_dir():
+        raise UserError(f"{dataset_dir}: is a file; name a folder with --dataset-dir")
     path = dataset_dir / MANIFEST
     if path.exists():
         try:

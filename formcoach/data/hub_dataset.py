@@ -179,7 +179,7 @@ def plan_download(
     label_files = _label_files(listed)
     if any(PurePosixPath(file.path).name == LONG_RANGE for file in listed):
         display.say(SESSIONS_NOTICE)
-    readable = _label_files_to_read(hub, commit, label_files, dataset_dir, store, overwrite)
+    readable = _label_files_to_read(hub, commit, label_files, dataset_dir, store, overwrite, display)
     edited = [path for path, (_, is_edited) in readable.items() if is_edited]
     name = next((name for name in LABEL_FILES if name in readable), None)
     labels = None if name is None else _labels(hub.repo, name, readable[name][0], ClipIndex(dataset_dir, list(clips)))
@@ -206,7 +206,13 @@ def plan_download(
 
 
 def _label_files_to_read(
-    hub: HubDataset, commit: str, label_files: Mapping[str, RemoteFile], dataset_dir: Path, store: Path, overwrite: bool
+    hub: HubDataset,
+    commit: str,
+    label_files: Mapping[str, RemoteFile],
+    dataset_dir: Path,
+    store: Path,
+    overwrite: bool,
+    display: "Display",
 ) -> dict[str, tuple[Path, bool]]:
     """Return where each label file can be read, and whether it came before and was changed since."""
     came = _came(read_provenance(dataset_dir), hub.repo)
@@ -217,6 +223,7 @@ def _label_files_to_read(
             readable[path] = (at, False)
             continue
         store.mkdir(parents=True, exist_ok=True)
+        display.say(f"fetching {file.path} ({gigabytes(file.size)}) for the clips' classes")
         try:
             digest = hub.fetch(commit, file, partial, lambda _: None)
         except FileFailed as error:
@@ -250,20 +257,21 @@ def download(hub: HubDataset, plan: Plan, store: Path, workers: int, display: "D
     display.expect(len(plan.missing), plan.size)
     cache = FileCache(plan.dataset_dir, CACHE, str, 1)
     arrived = {path: Arrived(plan.files[path].size, digest) for path, digest in plan.kept.items()}
-    new, failed = set(), {}
+    came: dict[str, str] = {}
+    failed: dict[str, str] = {}
     if plan.missing:
         _record(plan, arrived, complete=False)
     try:
         with display:
-            for path, outcome in _fetch_all(hub, plan, store, workers, display):
-                if isinstance(outcome, Exception):
-                    failed[path] = str(outcome)
+            for path, error in _fetch_all(hub, plan, store, workers, display, came):
+                if error is not None:
+                    failed[path] = str(error)
                     continue
-                arrived[path] = Arrived(plan.files[path].size, outcome)
-                new.add(path)
-                cache.put(path, outcome)
+                cache.put(path, came[path])
                 display.file_done()
     finally:
+        new = dict(came)  # a worker that could not be stopped may still be at it
+        arrived |= {path: Arrived(plan.files[path].size, digest) for path, digest in new.items()}
         cache.save()
         complete = all(path in arrived or path in plan.edited for path in plan.files)
         add_to_manifest(plan.dataset_dir, plan.selection.clips, arrived, new)
@@ -325,14 +333,14 @@ def _record(plan: Plan, arrived: Mapping[str, Arrived], complete: bool) -> None:
 
 
 def _fetch_all(
-    hub: HubDataset, plan: Plan, store: Path, workers: int, display: "Display"
-) -> Iterator[tuple[str, str | FileFailed]]:
-    """Yield each missing file with its sha256 or the reason why it is not there, as they come."""
+    hub: HubDataset, plan: Plan, store: Path, workers: int, display: "Display", came: dict[str, str]
+) -> Iterator[tuple[str, FileFailed | None]]:
+    """Yield each missing file when it is there, or with the reason why it is not; `came` gets their sha256."""
     store.mkdir(parents=True, exist_ok=True)
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
     for path in plan.missing:
         todo.put(path)
-    done: queue.SimpleQueue[tuple[str, str | BaseException]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[str, BaseException | None]] = queue.SimpleQueue()
 
     def work() -> None:
         while not hub.stop.is_set():
@@ -347,7 +355,8 @@ def _fetch_all(
                 if hub.stop.is_set():
                     return
                 _put(partial, plan.dataset_dir / path)
-                done.put((path, digest))
+                came[path] = digest
+                done.put((path, None))
             except Stopped:
                 return
             except BaseException as error:
@@ -359,11 +368,11 @@ def _fetch_all(
         thread.start()
     try:
         while left:
-            path, outcome = done.get()
-            if isinstance(outcome, BaseException) and not isinstance(outcome, FileFailed):
-                raise outcome
+            path, error = done.get()
+            if error is not None and not isinstance(error, FileFailed):
+                raise error
             left -= 1
-            yield path, outcome
+            yield path, error
     finally:
         hub.stop.set()
         deadline = time.monotonic() + JOIN_SECONDS

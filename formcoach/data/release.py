@@ -20,8 +20,8 @@ from formcoach.data.arrivals import (
     SESSIONS_NOTICE,
     add_to_manifest,
     blocked_folders,
-    check_manifest,
     check_space,
+    check_target,
     in_the_way,
     one_at_a_time,
 )
@@ -82,9 +82,11 @@ def import_release(
         UserError: the folder has no clips of a class, another file is in the way, or the disk is too small.
     """
     began = time.monotonic()
-    release = _absolute(release)
-    _check_apart(release, _absolute(dataset_dir))
-    check_manifest(dataset_dir)
+    check_target(dataset_dir)
+    if not release.is_dir():
+        raise UserError(f"{release}: no such folder; --from-dir takes the folder of an official download")
+    release = Path(os.path.realpath(release))
+    _check_apart(release, Path(os.path.realpath(dataset_dir)))
     found = find_clips(release)
     paths = [path for path in found if is_plain(path)]
     notices = [f"{len(found) - len(paths)} clips have names that are no plain text; left out"][
@@ -128,15 +130,7 @@ def import_release(
     )
 
 
-def _absolute(folder: Path) -> Path:
-    if not folder.is_dir() and folder.exists():
-        raise UserError(f"{folder}: is a file, not a folder")
-    return Path(os.path.realpath(folder))
-
-
 def _check_apart(release: Path, dataset_dir: Path) -> None:
-    if not release.is_dir():
-        raise UserError(f"{release}: no such folder; --from-dir takes the folder of an official download")
     if release.is_relative_to(dataset_dir) or dataset_dir.is_relative_to(release):
         raise UserError(f"{release} and {dataset_dir} lie in each other; choose another --dataset-dir")
 

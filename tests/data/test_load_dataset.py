@@ -5,12 +5,12 @@ huggingface_hub reads its environment when it is imported, so that the command r
 
 import hashlib
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections import namedtuple
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -18,9 +18,8 @@ from pathlib import Path
 import pytest
 from hub_stub import HubStub
 
-from formcoach.data import arrivals, hub_requests
+from formcoach.data import hub_requests
 from formcoach.data.selection import Wanted, classes_of, select
-from formcoach.errors import UserError
 
 COMMAND = Path(__file__).resolve().parents[2] / "utils" / "load_dataset.py"
 REPO = "org/clips"
@@ -366,6 +365,17 @@ def test_a_list_that_goes_on_elsewhere_is_not_followed(publish, load, hub, tmp_p
     assert "leads back to itself" in error_of(load(code=2))
 
 
+def test_files_elsewhere_are_fetched_without_the_token(publish, load, hub, tmp_path):
+    publish(CLIPS)
+    with HubStub() as elsewhere:
+        elsewhere.repos = hub.repos
+        hub.elsewhere = elsewhere.endpoint
+        load(HF_TOKEN="hf_secret")
+        assert clips_in(tmp_path / "dataset") == CLIPS
+        assert "Bearer hf_secret" in hub.tokens
+        assert elsewhere.tokens == {None}
+
+
 def test_refusals_are_told_in_one_line(publish, load, hub, tmp_path):
     publish(CLIPS)
     publish(CLIPS, repo="org/gated", gated=True)
@@ -379,6 +389,8 @@ def test_refusals_are_told_in_one_line(publish, load, hub, tmp_path):
     assert "has no clips" in error_of(load(code=2))
     publish({"videos/1.mp4": b"1", "2.mp4": b"2"})
     assert "2 of 2 clips lie in no class's folder" in error_of(load(code=2))
+    (tmp_path / "file").touch()
+    assert "file: is a file; name a folder with --dataset-dir" in error_of(load("--dataset-dir", "file", code=2))
     hub.stop()
     assert f"the hub cannot be reached at {hub.endpoint}" in error_of(load(code=2))
     assert not (tmp_path / "dataset" / "manifest.json").exists()
@@ -406,17 +418,46 @@ def test_wrong_arguments(load):
         (["--workers", "-1"], "not a whole number"),
         (["--copy"], "--copy is for --from-dir"),
         (["--from-dir", "x"], "--from-dir takes a folder"),
+        (["--from-dir", ".", "--workers", "2"], "--from-dir takes a folder"),
         (["--surplus"], "unrecognized arguments"),
     ]:
         assert message in error_of(load(*arguments, code=2))
 
 
-def test_a_disk_that_is_too_small(monkeypatch, tmp_path):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(arrivals.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
-    with pytest.raises(UserError, match=r"new/dataset: 2.0 kB are needed and 1.0 kB are free; free some, choose fewer"):
-        arrivals.check_space(tmp_path / "new" / "dataset", 2000)
-    arrivals.check_space(tmp_path, 1000)
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            "import shutil, types; shutil.disk_usage = lambda _: types.SimpleNamespace(free=1000)",
+            r"error: dataset: 60.0 kB are needed and 1.0 kB are free; free some, choose fewer clips",
+        ),
+        (
+            "import formcoach.data.hub_dataset as it\n"
+            "put = it._put\n"
+            "def full(partial, target):\n"
+            "    if target.name == '3.mp4':\n"
+            "        raise OSError(28, 'No space left on device', str(target))\n"
+            "    put(partial, target)\n"
+            "it._put = full",
+            r"error: no space left on the disk of dataset/\w+/3.mp4; free some and run this again",
+        ),
+    ],
+    ids=["beforehand", "meanwhile"],
+)
+def test_a_disk_that_is_too_small(publish, hub, load, tmp_path, fault, message):
+    publish(CLIPS)
+    code = f"{fault}\nimport runpy, sys; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", code, str(COMMAND), "--repo", REPO, "--dataset-dir", "dataset"]
+    environment = hub.environment(tmp_path)
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.search(message, error_of(done))
+    dataset = tmp_path / "dataset"
+    arrived = clips_in(dataset)
+    assert len(arrived) < len(CLIPS)
+    assert not arrived or sorted(manifest_of(dataset)) == sorted(arrived)
+    load()
+    assert clips_in(dataset) == CLIPS
 
 
 @pytest.mark.parametrize(

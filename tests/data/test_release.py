@@ -189,7 +189,7 @@ def test_folders_that_cannot_be_imported(official, tmp_path):
         (tmp_path / "none", tmp_path / "dataset", "none: no such folder; --from-dir takes"),
         (official, official / "dataset", "lie in each other"),
         (official / "labels", tmp_path / "dataset", "no clips of any class"),
-        (official / "labels" / "fine_grained_labels.json", tmp_path / "dataset", "is a file, not a folder"),
+        (official / "labels" / "fine_grained_labels.json", tmp_path / "dataset", "no such folder"),
     ]:
         with pytest.raises(UserError, match=message):
             bring(source, dataset)
