@@ -169,11 +169,6 @@ def same_name(name: str) -> str:
     return " ".join(name.replace("_", " ").casefold().split())
 
 
-def names_list(text: str) -> tuple[str, ...]:
-    """Return `a, b` as two names; for a command line."""
-    return tuple(name for name in map(str.strip, text.split(",")) if name)
-
-
 def _mixes(folder: str) -> bool:
     return folder.lower() in NOT_A_CLASS | SPLIT_FOLDERS or PART.fullmatch(folder) is not None
 
