@@ -275,6 +275,7 @@ def _is_other(around: _Text, index: int, word: str) -> bool:
     if word == "left":
         return (
             last in _LEAVING | _COUNTED
+            or last.isdigit()
             or following in _LEFT_WHAT
             or (following == "the" and last not in _MOVES)
             or (following == "to" and around.near(index, 2) == "go")

@@ -72,6 +72,7 @@ def test_sides_are_exchanged_and_case_kept(text, mirrored):
         "how much time left",
         "what is left",
         "5 reps left, right?",
+        "Only 10 left, keep going",
         "three squats left",
         "two left to go",
         "arms left out of the picture",
