@@ -46,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.dataset_dir.is_dir():
             raise UserError(f"{args.dataset_dir}: no such folder. Name the dataset folder with --dataset-dir")
         print_moves(put_back(args.dataset_dir), "back to their places")
+        kept = args.output_dir / "kept_clips.json"
+        if kept.exists():
+            notice(
+                f"{kept} still leaves rejected clips out; clean again with other thresholds, or delete it to use all"
+            )
         return 0
     thresholds = Thresholds(**{field.name: getattr(args, field.name) for field in fields(Thresholds)})
     start = time.perf_counter()
@@ -149,7 +154,8 @@ def print_summary(cleaning: "Cleaning", seconds: float) -> None:
 
 def print_moves(moves: "Moves", where: str) -> None:
     """Print how many clips were moved, and each that was not."""
-    print(f"moved {len(moves.moved)} clips {where}")
+    clips = "1 clip" if len(moves.moved) == 1 else f"{len(moves.moved)} clips"
+    print(f"moved {clips} {where}")
     for sentence in moves.left:
         notice(sentence)
 

@@ -57,14 +57,15 @@ def test_clean_apply_and_undo(dataset, tmp_path, capsys):
     assert kept["kept"] == ["plank/held.mp4", "squats/good.mp4"] and [*kept["rejected"]] == ["squats/dark.mp4"]
 
     assert main([*arguments, *SMALL, "--apply"]) == 0
-    assert "moved 1 clips aside" in capsys.readouterr().out
+    assert "moved 1 clip aside" in capsys.readouterr().out
     assert not (dataset / "squats" / "dark.mp4").exists()
     assert main([*arguments, *SMALL, "--apply"]) == 0
     assert "moved 0 clips" in capsys.readouterr().out
     assert [*json.loads((out / "kept_clips.json").read_text())["rejected"]] == ["squats/dark.mp4"]
 
     assert main([*arguments, "--undo"]) == 0
-    assert "moved 1 clips back" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "moved 1 clip back" in said.out and "kept_clips.json still leaves rejected clips out" in said.err
     assert (dataset / "squats" / "dark.mp4").exists() and not (dataset / ".rejected").exists()
 
 
@@ -150,3 +151,11 @@ def test_motion_classifier_makes_the_file(dataset, capsys):
 def test_wrong_arguments_of_motion_classifier(filmed, arguments):
     code, _, errors = ended("motion_classifier", "--dataset-dir", filmed, *arguments)
     assert code == 2 and len(errors.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs():
+    line = [sys.executable, ROOT / "benchmarks" / "cleaning.py", "--clips", "2", "--repeat", "1", "--workers", "1"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "decode every frame (baseline)" in done.stdout and "clips/s" in done.stdout
