@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from formcoach.data.annotations import ManifestEntry, read_manifest
+from formcoach.data.annotations import ManifestEntry, parse_label, read_manifest
 from formcoach.data.clip_index import NOT_A_CLASS, ClipIndex, find_clips
 from formcoach.data.exercise_motion import MOVING, ExerciseMotion
 from formcoach.data.kept import Cleaned
@@ -15,6 +15,8 @@ from formcoach.data.similarity import Signed, find_duplicates
 from formcoach.data.thresholds import Thresholds
 from formcoach.errors import ClipError, UserError
 
+# Words of labels that tell that somebody does not move, which is then what the clip is to teach.
+STANDSTILL = ("stop", "paus", "still", "resting", "holding", "not mov", "no mov", "not perform", "not do")
 UNREADABLE, DUPLICATE, SOURCE = "unreadable", "duplicate", "source rejected"
 
 
@@ -40,12 +42,14 @@ class Subject:
         labelled: a label file names it.
         known: how many of an official split and a person are stated.
         source: the clip that it was derived from.
+        stands_still: its labels say that somebody stops or does not move.
     """
 
     exercise: str
     labelled: bool = False
     known: int = 0
     source: str | None = None
+    stands_still: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ def find_subjects(dataset_dir: Path, labels: Path | None = None) -> dict[str, Su
             if clip.path in subjects:
                 known = (clip.split is not None) + (clip.person is not None)
                 source = subjects[clip.path].source or clip.source
-                subjects[clip.path] = Subject(clip.exercise, True, known, source)
+                subjects[clip.path] = Subject(clip.exercise, True, known, source, _stands_still(clip.labels))
     return subjects
 
 
@@ -149,6 +153,11 @@ def _unlabelled(path: str, entry: ManifestEntry) -> Subject:
     return Subject(exercise.replace("_", " "), source=entry.source)
 
 
+def _stands_still(labels: Iterable[str]) -> bool:
+    seen = " ".join(parse_label(label)[1] for label in labels).casefold()
+    return any(word in seen for word in STANDSTILL)
+
+
 def judge(
     measured: Mapping[str, Quality | ClipError],
     subjects: Mapping[str, Subject],
@@ -172,14 +181,15 @@ def judge(
         if isinstance(quality, ClipError):
             verdicts[path] = Verdict(path, subject, None, (Reason(UNREADABLE, quality.reason),))
         else:
-            reasons = _shortcomings(quality, thresholds, kinds[subject.exercise] == MOVING)
+            moving = kinds[subject.exercise] == MOVING and not subject.stands_still
+            reasons = _shortcomings(quality, thresholds, moving, subject.stands_still)
             verdicts[path] = Verdict(path, subject, quality, tuple(reasons))
     groups = _reject_duplicates(verdicts) if duplicates else []
     _reject_derived(verdicts)
     return Outcome([*verdicts.values()], groups)
 
 
-def _shortcomings(quality: Quality, thresholds: Thresholds, moving: bool) -> Iterable[Reason]:
+def _shortcomings(quality: Quality, thresholds: Thresholds, moving: bool, stands_still: bool) -> Iterable[Reason]:
     """Yield what a clip does not reach."""
     longer, shorter = max(quality.width, quality.height), min(quality.width, quality.height)
     if longer < thresholds.min_width or shorter < thresholds.min_height:
@@ -193,7 +203,8 @@ def _shortcomings(quality: Quality, thresholds: Thresholds, moving: bool) -> Ite
     if moving:
         yield from _below("motion", 100 * quality.motion, 100 * thresholds.min_motion, " %")
     yield from _above("black stretch", quality.black, thresholds.max_black, " s")
-    yield from _above("frozen stretch", quality.frozen, thresholds.max_frozen, " s")
+    if not stands_still:
+        yield from _above("frozen stretch", quality.frozen, thresholds.max_frozen, " s")
 
 
 def _below(kind: str, value: float, limit: float, unit: str = "") -> Iterable[Reason]:

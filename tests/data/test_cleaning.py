@@ -173,6 +173,15 @@ def test_exercises_that_are_held_need_not_move(dataset):
     assert "squats/lazy.mp4" in reasons(dataset, motion_file=other)
 
 
+def test_a_fault_that_is_not_to_move_is_no_reason(dataset):
+    records = [
+        {"video_path": "squats/lazy.mp4", "labels": ["squats - User is standing still"]},
+        {"video_path": "squats/frozen.mp4", "labels": ["squats - stopping early"]},
+    ]
+    (dataset / "ground_truth.json").write_text(json.dumps(records))
+    assert {"squats/lazy.mp4", "squats/frozen.mp4"}.isdisjoint(reasons(dataset))
+
+
 @pytest.mark.parametrize(
     ("exercise", "kind"),
     [
