@@ -79,7 +79,8 @@ def names(text: str) -> tuple[str, ...]:
 def from_hub(args: argparse.Namespace) -> None:
     """Download."""
     from formcoach.data.arrivals import check_space, check_target, free_space, gigabytes, one_at_a_time
-    from formcoach.data.hub_dataset import Display, download, list_files, plan_download, store_of
+    from formcoach.data.download_display import Display
+    from formcoach.data.hub_dataset import download, list_files, plan_download, store_of
     from formcoach.data.hub_requests import HubDataset, check_repo
     from formcoach.data.selection import Wanted
 

@@ -7,7 +7,6 @@ against what the hub lists, and renamed into place. `download.json` tells where 
 import hashlib
 import queue
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,14 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from errno import EXDEV
 from pathlib import Path, PurePosixPath
-from typing import Self
 
 import msgspec
 
-from formcoach.command import QUIET_SECONDS, progress
+from formcoach.command import progress
 from formcoach.data.annotations import LONG_RANGE
 from formcoach.data.arrivals import COPIED, SESSIONS_NOTICE, add_to_manifest, blocked_folders, gigabytes, in_the_way
 from formcoach.data.clip_index import VIDEO_SUFFIXES, ClipIndex
+from formcoach.data.download_display import Display
 from formcoach.data.file_cache import FOLDER, FileCache
 from formcoach.data.hub_requests import FileFailed, HubDataset, RemoteFile, Stopped
 from formcoach.data.qevd import LABEL_FILES
@@ -135,7 +134,7 @@ def pending_commit(dataset_dir: Path, repo: str, revision: str) -> str | None:
     return None
 
 
-def list_files(hub: HubDataset, dataset_dir: Path, revision: str, display: "Display") -> tuple[str, list[RemoteFile]]:
+def list_files(hub: HubDataset, dataset_dir: Path, revision: str, display: Display) -> tuple[str, list[RemoteFile]]:
     """Return the commit to download and the files it has."""
     commit = pending_commit(dataset_dir, hub.repo, revision)
     if commit is not None:
@@ -157,7 +156,7 @@ def plan_download(
     revision: str,
     wanted: Wanted,
     overwrite: bool,
-    display: "Display",
+    display: Display,
 ) -> Plan:
     """Return what has to be downloaded; fetches the label files to `store` to know the clips' classes.
 
@@ -212,7 +211,7 @@ def _label_files_to_read(
     dataset_dir: Path,
     store: Path,
     overwrite: bool,
-    display: "Display",
+    display: Display,
 ) -> dict[str, tuple[Path, bool]]:
     """Return where each label file can be read, and whether it came before and was changed since."""
     came = _came(read_provenance(dataset_dir), hub.repo)
@@ -240,7 +239,7 @@ def _labels(repo: str, name: str, file: Path, index: ClipIndex) -> Labels:
         raise UserError(str(error).replace(str(file), f"{name} of {repo}")) from None
 
 
-def download(hub: HubDataset, plan: Plan, store: Path, workers: int, display: "Display") -> Outcome:
+def download(hub: HubDataset, plan: Plan, store: Path, workers: int, display: Display) -> Outcome:
     """Fetch what is missing, and write `manifest.json` and `download.json`, also when it is interrupted.
 
     Args:
@@ -333,7 +332,7 @@ def _record(plan: Plan, arrived: Mapping[str, Arrived], complete: bool) -> None:
 
 
 def _fetch_all(
-    hub: HubDataset, plan: Plan, store: Path, workers: int, display: "Display", came: dict[str, str]
+    hub: HubDataset, plan: Plan, store: Path, workers: int, display: Display, came: dict[str, str]
 ) -> Iterator[tuple[str, FileFailed | None]]:
     """Yield each missing file when it is there, or with the reason why it is not; `came` gets their sha256."""
     store.mkdir(parents=True, exist_ok=True)
@@ -475,61 +474,3 @@ def _nothing(repo: str, clips: Collection[str], selection: Selection) -> str:
         f"dataset {repo}: {selection.unclassed} of {len(clips)} clips lie in no class's folder and have no label that "
         "names the exercise, and none is left; is it the right one?"
     )
-
-
-class Display:
-    """Tells how far a download is: a bar of bytes on a terminal, elsewhere a line now and then."""
-
-    def __init__(self) -> None:
-        self._files = self._size = 0
-        self._done = self._came = 0
-        self._tenth, self._last = 0, time.monotonic()
-        self._lock = threading.Lock()
-        self._bar = None
-
-    def expect(self, files: int, size: int) -> None:
-        """Say how many files and bytes have to come."""
-        self._files, self._size = files, size
-
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=self._size, desc=self._files_done(), unit="B", unit_scale=True, leave=False)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    def say(self, line: str) -> None:
-        """Print a line without harming the bar."""
-        with self._lock:
-            if self._bar is None:
-                print(line, file=sys.stderr, flush=True)
-            else:
-                self._bar.write(line, file=sys.stderr)
-
-    def advance(self, size: int) -> None:
-        """Count bytes that came; a negative number takes some back."""
-        with self._lock:
-            self._came += size
-            if self._bar is not None:
-                self._bar.update(size)
-
-    def file_done(self) -> None:
-        """Count a file that is in place."""
-        with self._lock:
-            self._done += 1
-            if self._bar is not None:
-                self._bar.set_description(self._files_done(), refresh=False)
-                return
-            tenth, now = self._done * 10 // max(self._files, 1), time.monotonic()
-            if tenth > self._tenth and now - self._last > QUIET_SECONDS:
-                self._tenth, self._last = tenth, now
-                came, size = gigabytes(self._came), gigabytes(self._size)
-                print(f"{self._files_done()}, {came} of {size}", file=sys.stderr, flush=True)
-
-    def _files_done(self) -> str:
-        return f"{self._done}/{self._files} files"
