@@ -5,6 +5,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -18,6 +19,7 @@ import av
 import numpy as np
 import pytest
 
+from formcoach.data.augment import AUGMENTATIONS
 from formcoach.data.augment_clips import write_changed
 from formcoach.data.qevd import find_clips, read_folder
 from formcoach.data.video import probe, read_clip
@@ -316,6 +318,12 @@ def test_mistakes_end_with_one_line(dataset, flags, message):
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (dataset / "augmented").exists()
+
+
+def test_help_names_every_augmentation(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert set(AUGMENTATIONS) <= set(re.findall(r"\w+", capsys.readouterr().out))
 
 
 @pytest.mark.slow
