@@ -27,6 +27,7 @@ __all__ = ["READERS", "Clip", "VideoInfo", "iterate_frames", "probe", "probe_all
 AUTO = "auto"
 READERS = {"decord": "decord", "opencv": "cv2", "pyav": "av", AUTO: "av"}  # as users write it -> the module to import
 DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9"})
+SAME_MOMENT = 1e-6  # seconds; 0.1 as a user writes it and 3 / 30 as a file does
 DECODE_SECONDS = 60.0  # a clip that takes longer is given up
 
 Select = Callable[[int, float], Sequence[int]]
@@ -137,7 +138,9 @@ def _part(file: ClipFile, start: float | None, end: float | None) -> tuple[int, 
     if start is None and end is None:
         return 0, info.frames, info.duration
     begin, stop = start or 0.0, info.duration if end is None else min(end, info.duration)
-    inside = [number for number, time in enumerate(file.times) if begin <= time < stop]
+    inside = [
+        number for number, time in enumerate(file.times) if begin <= time + SAME_MOMENT and time + SAME_MOMENT < stop
+    ]
     if not inside or begin < 0:
         raise ClipError(
             file.path,
