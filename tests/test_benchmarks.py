@@ -51,3 +51,16 @@ def test_real_size_on_a_small_checkpoint(tmp_path):
     for phase in ("load", "add adapters", "training step 1", "training step 2", "answer, 16 tokens"):
         assert re.search(rf"^{phase} +\d+\.\d +\d+\.\d\d", output, re.MULTILINE)
     assert re.search(r"peak \d+\.\d\d GB, estimated \d+\.\d\d GB", output)
+
+
+def test_decode():
+    code, output, errors = benchmark("decode.py", "--repeat", 1, "--clips", 5)
+    assert code == 0, errors
+    assert len(re.findall(r"^read_clip, pyav +\d+\.\d +\d+\.\d\dx$", output, re.MULTILINE)) == 3
+    assert "other frames" not in output and re.search(r"probing: \d+ clips/s", output)
+
+
+def test_prepare(tmp_path):
+    code, output, errors = benchmark("prepare.py", "--clips", 60, "--folder", tmp_path)
+    assert code == 0, errors
+    assert re.search(r"durations cached +\d+\.\d +\d+ +\d\.\d\d", output)

@@ -47,6 +47,8 @@ class ClipIndex:
         Raises:
             UserError: `written` is absolute, climbs out of the folder, or could be several clips.
         """
+        if written.removeprefix("./") in self._exact:
+            return written.removeprefix("./")
         parts = inside(self.root, written).parts[len(self.root.parts) :]
         spellings = ["/".join(parts)]
         if len(parts) > 1 and parts[0] in ("dataset", self.root.name):
