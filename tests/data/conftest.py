@@ -32,7 +32,11 @@ def frame_numbers() -> Callable[[np.ndarray], list[int]]:
 
 @pytest.fixture(scope="session")
 def write_clip() -> Callable[..., Path]:
-    """Return a function that writes a clip; `times` are the frames' times in 1/90000 s."""
+    """Return a function that writes a clip.
+
+    `times` are the frames' times in 1/90000 s, `picture` draws a frame from its number, width and height, `tags` are
+    what the stream says of its colours.
+    """
 
     def write(
         path: Path,
@@ -44,15 +48,19 @@ def write_clip() -> Callable[..., Path]:
         options=None,
         mux=None,
         times=None,
+        picture=numbered_frame,
+        tags=None,
     ) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with av.open(str(path), "w", options=mux or {}) as container:
             stream = container.add_stream(codec, rate=fps, options=options or {})
             stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
+            for name, value in (tags or {}).items():
+                setattr(stream.codec_context, name, value)
             if times:
                 stream.codec_context.time_base = Fraction(1, 90000)
             for number in range(frames):
-                frame = av.VideoFrame.from_ndarray(numbered_frame(number, *size), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
                 if times:
                     frame.pts, frame.time_base = times[number], Fraction(1, 90000)
                 container.mux(stream.encode(frame))
