@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import sys
 import time
 import traceback
@@ -63,6 +64,11 @@ def _fail(message: str) -> NoReturn:
         traceback.print_exc()
     print(f"error: {message}", file=sys.stderr)
     sys.exit(EXIT_USER_ERROR)
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:

@@ -51,12 +51,16 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def only_one(folder: Path, what: str) -> Iterator[None]:
-    """Let one process at a time work on a folder; the others wait, and say so. Where locks are missing, nobody waits.
+def only_one(folder: Path, what: str, wait: bool = False) -> Iterator[None]:
+    """Let one process at a time change a folder; a killed one holds nobody up. Windows has no such locks.
 
     Args:
         folder: that exists.
-        what: the other process is doing, for the message.
+        what: is being done, for the message of the others.
+        wait: until the other process has ended, and say so.
+
+    Raises:
+        UserError: another process is at it, and nobody is to wait.
     """
     if sys.platform == "win32":
         yield
@@ -68,6 +72,8 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not wait:
+                raise UserError(f"{folder}: another process is {what}; wait until it has ended") from None
             print(f"waiting for another process that is {what} ...", file=sys.stderr, flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formcoach.command import command_parser, progress, run
+from formcoach.command import command_parser, progress, run, usable_cores
 
 if TYPE_CHECKING:
     from formcoach.data.augment_plan import DerivationPlan
@@ -61,7 +61,7 @@ def _names(written: str | None) -> tuple[str, ...]:
 
 
 def _make(args: argparse.Namespace) -> None:
-    from formcoach.data.augment_clips import check_disk, make_clips, still_to_make, usable_cores
+    from formcoach.data.augment_clips import check_disk, make_clips, still_to_make
 
     folder, plan = args.dataset_dir, _plan(args)
     missing = still_to_make(folder, plan.derived)

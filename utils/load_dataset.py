@@ -78,11 +78,12 @@ def names(text: str) -> tuple[str, ...]:
 
 def from_hub(args: argparse.Namespace) -> None:
     """Download."""
-    from formcoach.data.arrivals import check_space, check_target, free_space, gigabytes, one_at_a_time
+    from formcoach.data.arrivals import LOADING, check_space, check_target, free_space, gigabytes
     from formcoach.data.download_display import Display
     from formcoach.data.hub_dataset import download, list_files, plan_download, store_of
     from formcoach.data.hub_requests import HubDataset, check_repo
     from formcoach.data.selection import Wanted
+    from formcoach.files import only_one
 
     repo, revision = args.repo or DEFAULT_REPO, args.revision or "main"
     check_repo(repo)
@@ -102,7 +103,8 @@ def from_hub(args: argparse.Namespace) -> None:
             "nothing was written"
         )
         return
-    with one_at_a_time(args.dataset_dir):
+    args.dataset_dir.mkdir(parents=True, exist_ok=True)
+    with only_one(args.dataset_dir, LOADING):
         store = store_of(args.dataset_dir)
         plan = plan_download(hub, commit, listed, args.dataset_dir, store, **options)
         missing = plan.missing

@@ -1,38 +1,17 @@
-"""What any way of getting clips does to a dataset folder: the lock, the check of the disk and `manifest.json`."""
+"""What any way of getting clips does to a dataset folder: the check of the disk and `manifest.json`."""
 
-import fcntl
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from formcoach.data.annotations import FEEDBACK, LONG_RANGE, QUESTIONS, read_manifest
-from formcoach.data.file_cache import FOLDER
 from formcoach.data.qevd import LABEL_FILES, MANIFEST
 from formcoach.errors import UserError
 from formcoach.files import read_json, write_json
 
+LOADING = "loading clips into it"  # for `only_one`
 COPIED = (*LABEL_FILES, FEEDBACK, QUESTIONS)  # label files that come along
 SESSIONS_NOTICE = f"{LONG_RANGE}: feedback on sessions of minutes, which are not trained on yet; left where it is"
-
-
-@contextmanager
-def one_at_a_time(dataset_dir: Path) -> Iterator[None]:
-    """Keep other processes from putting clips into the same folder; a killed process holds nobody up.
-
-    Raises:
-        UserError: another one is at it.
-    """
-    lock = dataset_dir / FOLDER / "load.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{dataset_dir}: another process is loading clips into it; wait until it has ended"
-            ) from None
-        yield
 
 
 def free_space(folder: Path) -> int:

@@ -4,13 +4,11 @@ At any moment every clip below `augmented/` is recorded with its source, so that
 looks like an original. A clip that is recorded and not there is made by the next run.
 """
 
-import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
@@ -23,11 +21,10 @@ from formcoach.data.annotations import ManifestEntry, read_manifest
 from formcoach.data.augment import Changes, timeline
 from formcoach.data.augment_picture import PictureChange
 from formcoach.data.augment_plan import FOLDER, DerivedClip
-from formcoach.data.file_cache import FOLDER as CACHES
 from formcoach.data.qevd import MANIFEST
 from formcoach.data.video import DECODE_SECONDS, iterate_frames, probe
 from formcoach.errors import ClipError, UserError
-from formcoach.files import inside, read_json, write_json
+from formcoach.files import inside, only_one, read_json, write_json
 
 UNFINISHED = ".unfinished.mp4"  # ends the name of a clip that is not recorded yet; the name starts with a dot
 SAVE_SECONDS = 10.0  # between two versions of the manifest, at least
@@ -49,11 +46,6 @@ class Made:
 
     clip: DerivedClip
     error: ClipError | None
-
-
-def usable_cores() -> int:
-    """Return the cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def still_to_make(dataset_dir: Path, derived: Sequence[DerivedClip]) -> list[DerivedClip]:
@@ -114,7 +106,7 @@ def make_clips(dataset_dir: Path, missing: Sequence[DerivedClip], workers: int) 
     Raises:
         UserError: another process is at it.
     """
-    with _only_one(dataset_dir):
+    with only_one(dataset_dir, "making derived clips in it"):
         _remove_unfinished(dataset_dir)
         ready: list[DerivedClip] = []
         due = time.monotonic() + SAVE_SECONDS
@@ -155,7 +147,7 @@ def remove_derived(dataset_dir: Path) -> int:
         UserError: as `derived_clips`, or another process makes clips.
     """
     derived = derived_clips(dataset_dir)
-    with _only_one(dataset_dir):
+    with only_one(dataset_dir, "making derived clips in it"):
         for path in derived:  # the files first: a record without a file is harmless
             inside(dataset_dir, path).unlink(missing_ok=True)
         _remove_unfinished(dataset_dir)
@@ -290,18 +282,3 @@ def _raw_manifest(dataset_dir: Path) -> dict[str, object]:
     """Return the manifest as it is written now, so that nothing that others write there is lost."""
     file = dataset_dir / MANIFEST
     return read_json(file, "It maps clips to classes.") if file.exists() else {}
-
-
-@contextmanager
-def _only_one(dataset_dir: Path) -> Iterator[None]:
-    """Hold the lock of whoever changes derived clips; the system lets go of it when the process ends, however."""
-    import fcntl
-
-    path = dataset_dir / CACHES / "augment.lock"
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{dataset_dir}: another process makes derived clips here; wait until it is done") from None
-        yield

@@ -8,16 +8,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from formcoach.errors import UserError
 from formcoach.files import inside
-
-if TYPE_CHECKING:
-    from httpx2 import Response
 
 RETRIES = 5  # of a request that fails without getting any further
 RATE_LIMITS = 30  # in a row, on one request
@@ -168,10 +165,10 @@ class HubDataset:
             partial.unlink()
         raise FileFailed("it arrives with another content than the hub lists")
 
-    def _json(self, url: str, revision: str) -> tuple["Response", Any]:
+    def _json(self, url: str, revision: str) -> tuple[Any, Any]:
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-        def attempt() -> "Response":
+        def attempt() -> Any:
             response = get_session().get(url, headers=build_hf_headers(), timeout=_timeout())
             hf_raise_for_status(response)
             return response
@@ -286,7 +283,7 @@ class HubDataset:
         if self.stop.is_set():
             raise Stopped
 
-    def _pause(self, failures: int, response: "Response | None", why: str) -> None:
+    def _pause(self, failures: int, response: Any, why: str) -> None:
         """Keep everybody from asking for as long as the server wishes, else for longer each time."""
         asked = None if response is None else asked_pause(response.headers)
         seconds = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE) if asked is None else asked
@@ -352,7 +349,7 @@ class HubDataset:
                         f"dataset {self.repo}: lists {str(folder)!r} as a file and as a folder; nothing was downloaded"
                     )
 
-    def _next_page(self, response: "Response") -> str | None:
+    def _next_page(self, response: Any) -> str | None:
         from huggingface_hub.utils import fix_hf_endpoint_in_url
 
         url = response.links.get("next", {}).get("url")

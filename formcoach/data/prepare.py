@@ -86,7 +86,7 @@ def write_splits(
     """
     if not dataset_dir.is_dir():
         find_label_file(dataset_dir)  # says what to do
-    with only_one(dataset_dir, f"splitting {dataset_dir}"):
+    with only_one(dataset_dir, f"changing {dataset_dir}", wait=True):
         return _write_splits(dataset_dir, output_dir, labels, choices)
 
 

@@ -17,20 +17,20 @@ from formcoach.command import progress
 from formcoach.data.annotations import LONG_RANGE
 from formcoach.data.arrivals import (
     COPIED,
+    LOADING,
     SESSIONS_NOTICE,
     add_to_manifest,
     blocked_folders,
     check_space,
     check_target,
     in_the_way,
-    one_at_a_time,
 )
 from formcoach.data.clip_index import ClipIndex, find_clips
 from formcoach.data.hub_requests import is_plain
 from formcoach.data.qevd import LABEL_FILES
 from formcoach.data.selection import Labels, Selection, Wanted, match_labels, select
 from formcoach.errors import UserError
-from formcoach.files import replacing
+from formcoach.files import only_one, replacing
 
 DEPTH = 2  # folders below the release in which label files are looked for
 
@@ -113,7 +113,8 @@ def import_release(
     check_space(dataset_dir, (size if copy else 0) + sum(file.stat().st_size for file in to_copy.values()))
     failed: dict[str, str] = {}
     if not dry_run:
-        with one_at_a_time(dataset_dir):
+        dataset_dir.mkdir(parents=True, exist_ok=True)
+        with only_one(dataset_dir, LOADING):
             for name, file in to_copy.items():
                 _copy(file, dataset_dir / name)
             failed = _bring(release, dataset_dir, todo, selection, copy)

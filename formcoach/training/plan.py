@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from formcoach.command import usable_cores
 from formcoach.config import RESUMABLE, Recipe, TrainingConfig, interval_steps, resolve
 from formcoach.data.dataset import Sample, read_samples
 from formcoach.data.sampling import round_limits
@@ -17,7 +18,7 @@ from formcoach.models import default_model, recipe_for, resolve_checkpoint
 from formcoach.models.adapters import fingerprint
 from formcoach.models.location import is_adapter, locate
 from formcoach.training import resumption, run_directory
-from formcoach.training.preflight import NAMED, Opened, open_clips, usable_cores
+from formcoach.training.preflight import NAMED, Opened, open_clips
 from formcoach.training.processes import Place
 from formcoach.training.sharding import choose_deepspeed
 

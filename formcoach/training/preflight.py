@@ -4,8 +4,6 @@ Every clip is opened, and decoded where it is kept in memory or where bad clips 
 measured in tokens.
 """
 
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,11 +38,6 @@ class Opened:
     samples: list[Sample]
     infos: Mapping[Path, VideoInfo]
     bad: list[ClipError]
-
-
-def usable_cores() -> int:
-    """Return the cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def open_clips(samples: Sequence[Sample], threads: int, skip_bad: bool) -> Opened:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
-from formcoach.command import EXIT_USER_ERROR
+from formcoach.command import EXIT_USER_ERROR, usable_cores
 from formcoach.data.dataset import ClipDataset, ResizedClip
 from formcoach.errors import UserError
 from formcoach.files import write_json
@@ -26,7 +26,7 @@ from formcoach.models.adapters import add_lora
 from formcoach.training import processes, resumption, run_directory
 from formcoach.training.callbacks import EpochCount, Rhythm, RunReport, clock, peak_memory
 from formcoach.training.plan import Plan, bad_clips_line, describe
-from formcoach.training.preflight import KEEP_BYTES, Opened, check_lengths, decode_clips, kept_bytes, usable_cores
+from formcoach.training.preflight import KEEP_BYTES, Opened, check_lengths, decode_clips, kept_bytes
 from formcoach.training.sharding import read_deepspeed, zero_stage
 from formcoach.training.trainer import CoachTrainer
 

@@ -1,7 +1,6 @@
 """Derived clips, as `utils/augment_videos.py` makes and removes them."""
 
 import errno
-import fcntl
 import importlib.util
 import json
 import os
@@ -24,6 +23,7 @@ from formcoach.data.augment_clips import write_changed
 from formcoach.data.qevd import find_clips, read_folder
 from formcoach.data.video import probe, read_clip
 from formcoach.errors import UserError
+from formcoach.files import only_one
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = REPOSITORY / "utils" / "augment_videos.py"
@@ -286,11 +286,9 @@ def test_preview_is_a_picture(dataset, augment, tmp_path):
 
 
 def test_two_at_once_is_refused(dataset, augment):
-    (dataset / ".formcoach").mkdir()
-    with (dataset / ".formcoach/augment.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process makes derived clips here"):
-            augment(dataset, "--per-clip", 1)
+    refused = pytest.raises(UserError, match="another process is making derived clips in it")
+    with only_one(dataset, "something"), refused:
+        augment(dataset, "--per-clip", 1)
 
 
 @pytest.mark.parametrize(

@@ -309,9 +309,7 @@ def test_two_at_once_do_not_mix(publish, load, hub, tmp_path):
     hub.held = {"squats/3.mp4"}
     process = start(hub, tmp_path)
     wait_for(lambda: held(hub))
-    assert error_of(load(code=2)) == (
-        "error: dataset: another process is loading clips into it; wait until it has ended"
-    )
+    assert error_of(load(code=2)) == "error: dataset: another process is loading clips into it; wait until it has ended"
     hub.held.clear()
     process.communicate(timeout=30)
     assert process.returncode == 0
