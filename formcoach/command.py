@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from formcoach.errors import UserError
@@ -35,6 +36,20 @@ def command_parser(description: str, example: str) -> OneLineParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     return parser
+
+
+def add_folders(parser: argparse.ArgumentParser, dataset: str, output: str | None = None) -> None:
+    """Add `--dataset-dir` and, if there is something to say about it, `--output-dir`.
+
+    Args:
+        parser: gets them.
+        dataset: what is, or goes, into the dataset folder.
+        output: what is, or goes, into the folder of the splits.
+    """
+    for flag, folder, what in (("dataset", "dataset", dataset), ("output", "data/annotaions", output)):
+        if what is not None:
+            names = f"--{flag}-dir", f"--{flag}_dir"
+            parser.add_argument(*names, type=Path, default=Path(folder), metavar="DIR", help=f"{what} (%(default)s)")
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

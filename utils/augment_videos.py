@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formcoach.command import command_parser, progress, run, usable_cores
+from formcoach.command import add_folders, command_parser, progress, run, usable_cores
 
 if TYPE_CHECKING:
     from formcoach.data.augment_plan import DerivationPlan
@@ -115,13 +115,7 @@ def _tell_bad(errors: list[str], skip: bool) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__, "python utils/augment_videos.py --target-per-class 200")
     add = parser.add_argument
-    add("--dataset-dir", type=Path, default=Path("dataset"), help="the clips and their labels (default: dataset)")
-    add(
-        "--output-dir",
-        type=Path,
-        default=Path("data/annotaions"),
-        help="where splits are, of which only train is augmented (default: data/annotaions)",
-    )
+    add_folders(parser, "the clips and their labels", "where splits are, of which only train is augmented")
     add("--labels", type=Path, metavar="FILE", help="the label file (default: the one in the dataset folder)")
     what = parser.add_mutually_exclusive_group(required=True)
     count = {"type": _positive, "metavar": "N"}

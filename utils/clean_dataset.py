@@ -6,7 +6,6 @@ rejected clips into .rejected/ in the dataset folder, --undo moves them back.
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formcoach.command import command_parser, run
+from formcoach.command import add_folders, command_parser, run, usable_cores
 from formcoach.data.thresholds import Thresholds
 from formcoach.errors import UserError
 
@@ -72,16 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the command line's values."""
     parser = command_parser(__doc__, "python utils/clean_dataset.py --dataset-dir dataset --min-sharpness 40")
-    parser.add_argument(
-        "--dataset-dir", "--dataset_dir", type=Path, default=Path("dataset"), help="clips and labels (%(default)s)"
-    )
-    parser.add_argument(
-        "--output-dir",
-        "--output_dir",
-        type=Path,
-        default=Path("data/annotaions"),
-        help="gets kept_clips.json and the reports (%(default)s)",
-    )
+    add_folders(parser, "clips and labels", "gets kept_clips.json and the reports")
     parser.add_argument("--labels", type=Path, help="label file (ground_truth.json in the dataset folder, if any)")
     parser.add_argument(
         "--motion-file",
@@ -90,7 +80,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="says which exercises move (exercise_motion.json in the dataset folder, then the packaged one)",
     )
     parser.add_argument("--duplicates", choices=("on", "off"), default="on", help="find clips that show the same (on)")
-    parser.add_argument("--workers", type=count, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    parser.add_argument("--workers", type=count, default=usable_cores(), help="processes (%(default)s)")
     moves = parser.add_mutually_exclusive_group()
     moves.add_argument("--apply", action="store_true", help="move rejected clips to .rejected/ in the dataset folder")
     moves.add_argument("--undo", action="store_true", help="move them back, and do nothing else")

@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from formcoach.command import command_parser, run
+from formcoach.command import add_folders, command_parser, run
 
 SHOWN_CONCERNS = 5
 
@@ -12,16 +12,7 @@ SHOWN_CONCERNS = 5
 def main(argv: Sequence[str] | None = None) -> int:
     """Count, draw samples, write the page and the picture."""
     parser = command_parser(__doc__, "python utils/dataset_report.py --dataset-dir dataset")
-    parser.add_argument(
-        "--dataset-dir", "--dataset_dir", type=Path, default=Path("dataset"), help="clips (%(default)s)"
-    )
-    parser.add_argument(
-        "--output-dir",
-        "--output_dir",
-        type=Path,
-        default=Path("data/annotaions"),
-        help="the splits, as scripts/initialize_dataset.sh writes them (%(default)s)",
-    )
+    add_folders(parser, "clips", "the splits, as scripts/initialize_dataset.sh writes them")
     parser.add_argument("--report", type=Path, metavar="DIR", help="gets page and picture (the folder of the splits)")
     parser.add_argument("--clips", type=int, default=60, metavar="N", help="sample clips at most (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="draws the sample clips (%(default)s)")

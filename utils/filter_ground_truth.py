@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from formcoach.command import command_parser, run
+from formcoach.command import add_folders, command_parser, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,9 +39,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "python utils/filter_ground_truth.py --labels dataset/fine_grained_labels.json --drop-not-visible "
         "--output dataset/ground_truth.json",
     )
-    parser.add_argument(
-        "--dataset-dir", "--dataset_dir", type=Path, default=Path("dataset"), help="holds the clips (%(default)s)"
-    )
+    add_folders(parser, "holds the clips", "where clean_dataset.py wrote its outcome, for --kept")
     parser.add_argument("--labels", type=Path, help="label file (the one that the dataset folder's splits come from)")
     parser.add_argument("--output", type=Path, help="file to write")
     parser.add_argument(
@@ -66,13 +64,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="drop exercises that have fewer clips then (%(default)s)",
     )
     parser.add_argument("--kept", action="store_true", help="only clips that clean_dataset.py kept")
-    parser.add_argument(
-        "--output-dir",
-        "--output_dir",
-        type=Path,
-        default=Path("data/annotaions"),
-        help="where clean_dataset.py wrote its outcome, for --kept (%(default)s)",
-    )
     parser.add_argument("--split", type=names, default=(), metavar="A,B", help="only these, e.g. train (all)")
     args = parser.parse_args(argv)
     if (args.output is None) != args.in_place:

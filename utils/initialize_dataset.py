@@ -12,7 +12,7 @@ from pathlib import Path
 
 import qved_from_fine_labels
 
-from formcoach.command import command_parser, run
+from formcoach.command import add_folders, command_parser, run
 
 EXAMPLE = "python utils/initialize_dataset.py --download --videos-per-class 20 --clean --report --ratios 70/15/15"
 FEW = 20  # clips a class that a first download takes where nobody says how many
@@ -55,16 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return this command's values, and the arguments that are the split's."""
     parser = command_parser(__doc__, EXAMPLE)
-    parser.add_argument(
-        "--dataset-dir", "--dataset_dir", type=Path, default=Path("dataset"), help="clips and labels (%(default)s)"
-    )
-    parser.add_argument(
-        "--output-dir",
-        "--output_dir",
-        type=Path,
-        default=Path("data/annotaions"),
-        help="gets the .jsonl files, its parent diy_ft_data.json (%(default)s)",
-    )
+    add_folders(parser, "clips and labels", "gets the .jsonl files, its parent diy_ft_data.json")
     getting = parser.add_argument_group("getting clips (utils/load_dataset.py)")
     getting.add_argument("--download", action="store_true", help="from the hub")
     getting.add_argument("--repo", metavar="OWNER/NAME", help="from this dataset repository on the hub")

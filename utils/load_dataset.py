@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formcoach.command import command_parser, run
+from formcoach.command import add_folders, command_parser, run
 from formcoach.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--classes", type=names, default=(), metavar="A,B", help="only these classes (all)")
     parser.add_argument("--seed", type=int, default=42, help="of the choice; a larger N adds to it (%(default)s)")
-    parser.add_argument(
-        "--dataset-dir", "--dataset_dir", type=Path, default=Path("dataset"), help="where all goes (%(default)s)"
-    )
+    add_folders(parser, "where all goes")
     parser.add_argument("--workers", type=count, metavar="N", help="files fetched at once (8)")
     parser.add_argument("--overwrite", action="store_true", help="replace files of another content that are in the way")
     parser.add_argument("--dry-run", "--dry_run", action="store_true", help="show what would come, and how much it is")

@@ -1,15 +1,14 @@
 """Make the demo dataset: drawn people doing six exercises, in correct form and with typical faults."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from formcoach.command import command_parser, run
+from formcoach.command import add_folders, command_parser, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Film the clips and write labels and a contact sheet."""
     parser = command_parser(__doc__, "python utils/make_demo_dataset.py --dataset-dir dataset --clips 360")
-    parser.add_argument("--dataset-dir", type=Path, default=Path("dataset"), help="where it goes (default: dataset)")
+    add_folders(parser, "where it goes")
     parser.add_argument("--clips", type=int, default=360, help="how many clips (default: 360)")
     parser.add_argument("--people", type=int, default=24, help="how many people (default: 24)")
     parser.add_argument("--seed", type=int, default=7, help="same seed, same files (default: 7)")

@@ -6,12 +6,11 @@ folder, or adds the exercises that it does not name; what it says already stays.
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formcoach.command import command_parser, run
+from formcoach.command import add_folders, command_parser, run, usable_cores
 
 if TYPE_CHECKING:
     from formcoach.data.clean_folder import Movement
@@ -36,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the command line's values."""
     parser = command_parser(__doc__, "python utils/motion_classifier.py --dataset-dir dataset --write")
-    parser.add_argument(
-        "--dataset-dir", "--dataset_dir", type=Path, default=Path("dataset"), help="clips and labels (%(default)s)"
-    )
+    add_folders(parser, "clips and labels")
     parser.add_argument("--labels", type=Path, help="label file (ground_truth.json in the dataset folder, if any)")
     parser.add_argument(
         "--motion-file",
@@ -46,7 +43,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         help="says which exercises move (exercise_motion.json in the dataset folder, then the packaged one)",
     )
-    parser.add_argument("--workers", type=count, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    parser.add_argument("--workers", type=count, default=usable_cores(), help="processes (%(default)s)")
     parser.add_argument("--write", action="store_true", help="make or complete exercise_motion.json")
     return parser.parse_args(argv)
 

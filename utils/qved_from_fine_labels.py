@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formcoach.command import command_parser, run
+from formcoach.command import add_folders, command_parser, run
 
 SHOWN_EXERCISES = 3
 
@@ -36,16 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the command line's values."""
     parser = command_parser(__doc__, "python utils/qved_from_fine_labels.py --dataset-dir dataset --ratios 70/15/15")
-    parser.add_argument(
-        "--dataset-dir", "--dataset_dir", type=Path, default=Path("dataset"), help="clips and labels (%(default)s)"
-    )
-    parser.add_argument(
-        "--output-dir",
-        "--output_dir",
-        type=Path,
-        default=Path("data/annotaions"),
-        help="gets the .jsonl files, its parent diy_ft_data.json (%(default)s)",
-    )
+    add_folders(parser, "clips and labels", "gets the .jsonl files, its parent diy_ft_data.json")
     parser.add_argument("--labels", type=Path, help="label file (ground_truth.json in the dataset folder)")
     parser.add_argument(
         "--answers",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from formcoach.command import command_parser, run
+from formcoach.command import add_folders, command_parser, run
 from formcoach.config import DEFAULT_WORK_DIR, PROJECT
 from formcoach.errors import UserError
 
@@ -11,8 +11,7 @@ from formcoach.errors import UserError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = command_parser(__doc__, "python utils/verify_setup.py --dataset-dir dataset")
-    parser.add_argument("--dataset-dir", type=Path, default=Path("dataset"), help="labels and clips")
-    parser.add_argument("--output-dir", type=Path, default=Path("data/annotaions"), help="the three split files")
+    add_folders(parser, "labels and clips", "the three split files")
     parser.add_argument("--model", metavar="NAME", help="what shall be trained (default: the 8B on a GPU, else tiny)")
     parser.add_argument("--work-dir", type=Path, default=Path(DEFAULT_WORK_DIR), help="where runs are written")
     args = parser.parse_args(argv)

@@ -112,7 +112,7 @@ def find_label_file(dataset_dir: Path) -> Path:
     if not dataset_dir.is_dir():
         raise UserError(
             f"{dataset_dir}: no such folder. Put your clips there (see dataset/README.md) or make a demo: "
-            f"python utils/make_demo_dataset.py --output-dir {dataset_dir}"
+            f"python utils/make_demo_dataset.py --dataset-dir {dataset_dir}"
         )
     for name in LABEL_FILES:
         if (dataset_dir / name).exists():
