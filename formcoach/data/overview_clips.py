@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import msgspec
 
@@ -18,10 +18,10 @@ from formcoach.data.annotations import (
     read_manifest,
 )
 from formcoach.data.clip_facts import VERSION, ClipFacts, read_facts
-from formcoach.data.clip_index import NOT_A_CLASS, ClipIndex, find_clips
+from formcoach.data.clip_index import ClipIndex, find_clips
 from formcoach.data.convert import DATA_SET
 from formcoach.data.file_cache import FileCache
-from formcoach.data.qevd import LABEL_FILES, MANIFEST, UNNAMED
+from formcoach.data.qevd import LABEL_FILES, MANIFEST, name_exercise
 from formcoach.data.splits import SPLITS
 from formcoach.errors import UserError
 from formcoach.files import inside, read_bytes
@@ -192,15 +192,10 @@ def _clip(
 
 
 def _exercise(path: str, labels: Sequence[str], answer: str, folder_class: str | None) -> str:
-    """Return the exercise's name as `formcoach.data.qevd` finds it: by the first label, else class, else folder."""
-    label = labels[0] if labels else join_lines(answer.split("\n")[:1])
-    exercise, seen = parse_label(label)
-    if seen and exercise:
-        return exercise
-    folder = PurePosixPath(path).parent.name
-    if folder_class or (folder and folder not in NOT_A_CLASS):
-        return (folder_class or folder).replace("_", " ")
-    return (exercise or label) if labels else UNNAMED
+    """Return the exercise's name; an answer names it only if it is in the form of a label."""
+    first = join_lines(answer.split("\n")[:1])
+    label = labels[0] if labels else first if all(parse_label(first)) else ""
+    return name_exercise(label, path, folder_class)
 
 
 def _lookup(

@@ -234,7 +234,7 @@ def _labelled_clip(release: _Release, path: str, person: str | None, entry: Mani
         path=path,
         labels=tuple(labels) or tuple(answer.split("\n")[:1] if answer else ()),
         answer=answer,
-        exercise=_exercise(next(iter(labels), answer), path, entry.class_ if entry else None),
+        exercise=name_exercise(next(iter(labels), answer), path, entry.class_ if entry else None),
         person=_agreed(release.file, path, "worker_id", own) or person,
         split=_agreed(release.file, path, "split", splits),
         feedback=join_lines([line for record in feedback for line in record.lines]),
@@ -253,8 +253,14 @@ def _agreed(file: Path, path: str, what: str, values: Sequence[str]) -> str | No
     return distinct[0] if distinct else None
 
 
-def _exercise(label: str, path: str, folder_class: str | None) -> str:
-    """Return the exercise's name: the label's part before ` - `, else the class, else the folder, else the label."""
+def name_exercise(label: str, path: str, folder_class: str | None) -> str:
+    """Return the exercise's name: the label's part before ` - `, else the class, else the folder, else the label.
+
+    Args:
+        label: the first of the clip's; may be empty.
+        path: of the clip, in the dataset folder.
+        folder_class: what `manifest.json` says.
+    """
     exercise, seen = parse_label(label)
     folder = PurePosixPath(path).parent.name
     if seen and exercise:
