@@ -29,7 +29,8 @@ HIDDEN = 2  # AVINDEX_DISCARD_FRAME of libavformat: stored, but an edit list hid
 # Codecs of libavcodec in which a frame that no other refers to is marked as such; H.264: nal_ref_idc 0, MPEG: B-frames.
 SKIPPING = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video"})
 TIMED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"})  # containers that say when each frame is shown
-H264_SLICE, H264_IDR = 1, 5  # types of NAL units, ITU-T H.264 table 7-1
+# Header of a NAL unit, ITU-T H.264 7.3.1: its type, of which two are slices, and whether others refer to its picture.
+NAL_TYPE, H264_SLICE, H264_IDR, NAL_REFERENCE = 31, 1, 5, 3 << 5
 PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "sdp"})  # texts that name other files, whatever they are called
 LOCAL = {"protocol_whitelist": "file"}  # while the format is being found out, nothing else is opened
 KEPT_BYTES = 64 * 2**20  # packets of files up to here stay in memory from counting to decoding
@@ -185,6 +186,26 @@ class ClipFile:
     def starts(self) -> int:
         """How many frames decoding may begin with; 0 if seeking to a key frame is not exact."""
         return len(self._table.starts) if self._table.seekable else 0
+
+    def cheapest(self, numbers: Iterable[int], reach: int) -> list[int]:
+        """Return frames near the given ones that others refer to, which are decoded in any case; in order, each once.
+
+        Args:
+            numbers: of frames.
+            reach: how many frames away another may be; where there is none, the frame itself is taken.
+        """
+        table = self._table
+        if self.codec != "h264" or not table.packets or len(table.shown) != self.info.frames:
+            return sorted(set(numbers))
+        length = _length_bytes(self._stream)
+        chosen = set()
+        for number in numbers:
+            near = sorted(range(max(number - reach, 0), min(number + reach + 1, self.info.frames)))
+            near.sort(key=lambda other, number=number: abs(other - number))
+            packets = ((other, table.packets[table.shown[other]]) for other in near)
+            referenced = (other for other, packet in packets if _first_slice(packet, length) & NAL_REFERENCE)
+            chosen.add(next(referenced, number))
+        return sorted(chosen)
 
     def _listed(self) -> int | None:
         """Return how many frames the file's index shows; None if it has none."""
@@ -362,14 +383,20 @@ def _start_test(stream: "av.VideoStream") -> Any:
     """
     if stream.codec_context.name != "h264":
         return lambda packet: True
+    length = _length_bytes(stream)
+    return lambda packet: _first_slice(packet, length) & NAL_TYPE == H264_IDR
+
+
+def _length_bytes(stream: "av.VideoStream") -> int:
+    """Return how many bytes in front of each NAL unit say how long it is; 0 if start codes part them."""
     configuration = stream.codec_context.extradata or b""
-    # ISO 14496-15: a configuration record begins with 1, and says how long the lengths in front of NAL units are.
-    length = (configuration[4] & 3) + 1 if configuration[:1] == b"\1" and len(configuration) > 4 else 0
-    return lambda packet: _first_slice(bytes(packet), length) == H264_IDR
+    # ISO 14496-15: a configuration record begins with 1, and says how long the lengths are.
+    return (configuration[4] & 3) + 1 if configuration[:1] == b"\1" and len(configuration) > 4 else 0
 
 
-def _first_slice(packet: bytes, length: int) -> int:
-    """Return the type of the first slice in a packet, 0 if there is none; `length` is 0 for start codes."""
+def _first_slice(av_packet: "av.Packet", length: int) -> int:
+    """Return the header of a packet's first slice (its NAL unit), 0 if it has none; `length` is 0 for start codes."""
+    packet = bytes(av_packet)
     place = 0
     while place < len(packet):
         if length:
@@ -380,7 +407,7 @@ def _first_slice(packet: bytes, length: int) -> int:
             if begin < 3:
                 return 0
             place = begin
-        kind = packet[begin] & 31 if begin < len(packet) else 0
-        if kind in (H264_SLICE, H264_IDR):
-            return kind
+        header = packet[begin] if begin < len(packet) else 0
+        if header & NAL_TYPE in (H264_SLICE, H264_IDR):
+            return header
     return 0

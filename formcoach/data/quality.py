@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CACHE, VERSION = "quality", 1
 SAMPLES = 5  # frames a second that are looked at
+REACH = 2  # frames by which a sample may move to one that is decoded in any case
 CLIP_SECONDS = 60.0  # that measuring one clip may take
 SMALL = 40, 30  # width and height that pictures are compared at; 16 x 16 pixels of 640 x 480 become one
 LIMITED_SCALE = 255 / 219  # luma is stored as 16..235 unless a stream says otherwise
@@ -113,8 +114,9 @@ def measure(path: Path) -> Quality:
         ClipError: it is missing, damaged or not a video.
     """
     with open_clip(path) as file:
-        info, numbers = file.info, sample_numbers(file.info)
-        moments = {_moment(share, numbers) for share in range(MOMENTS)}
+        info, wanted = file.info, sample_numbers(file.info)
+        moments = {_moment(share, wanted) for share in range(MOMENTS)}
+        numbers = sorted({*moments, *file.cheapest(set(wanted) - moments, REACH)})
         pictures, sharpness, turned = [], {}, False
         for number, frame in file.frames(numbers, CLIP_SECONDS):
             luma, scale = _luma(frame)
@@ -137,7 +139,7 @@ def measure(path: Path) -> Quality:
         black=_longest(_black_stretches(pictures), times, info.duration),
         frozen=_longest(_frozen_stretches(pictures), times, info.duration),
         digest=_digest(path),
-        signature=signature([pictures[numbers.index(_moment(share, numbers))] for share in range(MOMENTS)]),
+        signature=signature([pictures[numbers.index(_moment(share, wanted))] for share in range(MOMENTS)]),
     )
 
 
