@@ -117,9 +117,10 @@ def print_notices(summary: "SplitSummary", total: int, dataset_dir: Path) -> Non
         notice(f"left out {count(summary.bad)} that cannot be used; see {summary.skipped}")
     if summary.unlisted:
         notice(f"{count(len(summary.unlisted))} on disk without a label, first: {dataset_dir / summary.unlisted[0]}")
-    others = len(summary.left_out) - summary.bad - len(summary.unlisted)
+    others = summary.by_choice
     if others:
-        notice(f"left out {count(others)} for other reasons; see {summary.skipped}")
+        listed = ", ".join(f"{number} {kind}" for kind, number in others.items())
+        notice(f"left out {count(sum(others.values()))} ({listed}); see {summary.skipped}")
     if 0 < summary.nameless < total:
         notice(f"nobody says who is in {count(summary.nameless)} of {total}; each was split on its own")
     if summary.uneven:

@@ -13,6 +13,17 @@ from formcoach.data.qevd import LabelledFolder
 from formcoach.data.splits import Settings, Splitting
 from formcoach.data.together import MEANINGS, Ties
 
+UNUSABLE, UNLISTED = "missing, damaged or unlabelled", "without a record"
+KINDS = {  # how a reason begins -> what kind of reason it is
+    "no record names it": UNLISTED,
+    "rejected by cleaning": "rejected by cleaning",
+    "is derived from": "derived from clips that are not trained on",
+    "shares people or pictures": "tied to clips of another split",
+    "has no feedback": "without feedback",
+    "has no questions": "without questions",
+    "has no answer": "without an answer",
+}
+
 
 @dataclass(frozen=True)
 class SplitCounts:
@@ -68,6 +79,20 @@ class SplitSummary:
     skipped: Path | None = None
 
     @property
+    def reasons(self) -> dict[str, int]:
+        """How many clips were left out for each kind of reason."""
+        kinds = (
+            next((kind for start, kind in KINDS.items() if reason.startswith(start)), UNUSABLE)
+            for reason in self.left_out.values()
+        )
+        return dict(Counter(kinds).most_common())
+
+    @property
+    def by_choice(self) -> dict[str, int]:
+        """The same without clips that are bad or that no record names."""
+        return {kind: number for kind, number in self.reasons.items() if kind not in (UNUSABLE, UNLISTED)}
+
+    @property
     def shared(self) -> dict[str, int]:
         """How many people, files, ... are in several clips, in words."""
         return {MEANINGS[kind]: number for kind, number in self.checked.items()}
@@ -93,7 +118,7 @@ class SplitSummary:
             "shared_by_several_clips": self.shared,
             "shared_by_two_splits": 0,
             "clips_of_unknown_people": self.nameless,
-            "left_out": len(self.left_out),
+            "left_out": self.reasons,
         }
         return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
 
