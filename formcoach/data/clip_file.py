@@ -7,8 +7,10 @@ that nobody refers to.
 
 import os
 import re
+import stat
 import time
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ EIGHT_BITS = frozenset(  # codecs whose pixels have no more, but for some profil
     {"flv1", "h263", "h264", "hevc", "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v3", "vp8", "vp9", "wmv2"}
 )
 HIDDEN = 2  # AVINDEX_DISCARD_FRAME of libavformat: stored, but an edit list hides it
+DEEP_PROFILES = re.compile(r"\b(10|12|16)\b|Profile [23]|4:2:2|Rext")  # High 10, Main 12, VP9's Profile 2 have more
 # Codecs of libavcodec in which a frame that no other refers to is marked as such; H.264: nal_ref_idc 0, MPEG: B-frames.
 SKIPPING = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video"})
 TIMED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"})  # containers that say when each frame is shown
@@ -76,6 +79,7 @@ class _Table:
         hidden: packets that an edit list hides.
         starts: packets that decoding may begin with, in order; the first one is among them.
         seekable: whether these are all packets that are marked as key frames, so that seeking is exact.
+        begins: whether decoding may really begin with the first one; else decoders leave out its frame, or make it up.
     """
 
     def __init__(self, container: "av.container.InputContainer", stream: "av.VideoStream", keep: bool) -> None:
@@ -84,6 +88,7 @@ class _Table:
         self.hidden: set[int] = set()
         self.starts: list[int] = []
         self.seekable = True
+        self.begins = False
         self._timed = container.format.name in TIMED
         self._reorders = stream.codec_context.has_b_frames
         begins = _start_test(stream)
@@ -93,7 +98,10 @@ class _Table:
             number = len(self.times)
             if packet.is_discard:
                 self.hidden.add(number)
-            if number == 0 or (packet.is_keyframe and begins(packet)):
+            if packet.is_keyframe and begins(packet):
+                self.starts.append(number)
+                self.begins |= number == 0
+            elif number == 0:
                 self.starts.append(number)
             elif packet.is_keyframe:
                 self.seekable = False
@@ -164,11 +172,10 @@ class ClipFile:
     @property
     def times(self) -> list[float]:
         """Seconds from the first frame to each one."""
-        shown = self._table.shown
-        if len(shown) != self.info.frames:
+        if not self._numbers:
             return [number / self.info.fps for number in range(self.info.frames)]
-        first, unit = self._table.times[shown[0]], float(self._stream.time_base)
-        return [(self._table.times[packet] - first) * unit for packet in shown]
+        first, unit = next(iter(self._numbers)), float(self._stream.time_base)
+        return [(time - first) * unit for time in self._numbers]
 
     @property
     def codec(self) -> str:
@@ -177,15 +184,26 @@ class ClipFile:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the picture is of 8 bits and not interlaced: what every library converts to the same RGB."""
+        """Whether every library decodes it from the first frame on, and converts it to the same RGB.
+
+        Pictures are of 8 bits and not interlaced.
+        """
         context = self._stream.codec_context
-        deep = re.search(r"\b(10|12|16)\b|Profile [23]", str(context.profile))  # High 10, Main 12, VP9's Profile 2
-        return context.name in EIGHT_BITS and not deep and context.field_order in NOT_INTERLACED
+        deep = DEEP_PROFILES.search(str(context.profile))
+        return context.name in EIGHT_BITS and not deep and context.field_order in NOT_INTERLACED and self._table.begins
 
     @property
     def starts(self) -> int:
-        """How many frames decoding may begin with; 0 if seeking to a key frame is not exact."""
-        return len(self._table.starts) if self._table.seekable else 0
+        """How many frames decoding may begin with; 0 if seeking to a key frame is not exact, or no times tell where."""
+        return len(self._table.starts) if self._table.seekable and self._numbers else 0
+
+    @cached_property
+    def _numbers(self) -> dict[int, int]:
+        """Numbers of the frames by their times; none where the file does not say when frames are shown."""
+        shown = self._table.shown
+        if len(shown) != self.info.frames:
+            return {}
+        return {self._table.times[packet]: number for number, packet in enumerate(shown)}
 
     def cheapest(self, numbers: Iterable[int], reach: int) -> list[int]:
         """Return frames near the given ones that others refer to, which are decoded in any case; in order, each once.
@@ -195,7 +213,7 @@ class ClipFile:
             reach: how many frames away another may be; where there is none, the frame itself is taken.
         """
         table = self._table
-        if self.codec != "h264" or not table.packets or len(table.shown) != self.info.frames:
+        if self.codec != "h264" or not table.packets or not self._numbers:
             return sorted(set(numbers))
         length = _length_bytes(self._stream)
         chosen = set()
@@ -222,7 +240,7 @@ class ClipFile:
         return _Table(self._container, self._stream, self._size <= KEPT_BYTES)
 
     def frames(self, wanted: Sequence[int], seconds: float) -> Iterator[tuple[int, "av.VideoFrame"]]:
-        """Yield frames with their numbers, as they are decoded.
+        """Yield frames with their numbers, in order, as they are decoded.
 
         Args:
             wanted: their numbers, in order, each once.
@@ -232,28 +250,27 @@ class ClipFile:
             ClipError: a frame cannot be decoded, or it takes too long.
         """
         deadline = _Deadline(self.path, seconds)
-        missing = dict.fromkeys(wanted)
-        if len(self._table.shown) == self.info.frames:
-            numbers = {self._table.times[self._table.shown[frame]]: frame for frame in wanted}
-            for frame in self._needed(self._table.runs(wanted), deadline):
-                number = numbers.get(frame.pts)
+        left, missing = deque(wanted), set(wanted)
+        early: dict[int, av.VideoFrame] = {}
+        for decoded in (self._needed(wanted, deadline), self._all(deadline)):  # all, where times are missing or wrong
+            for number, frame in decoded:
                 if number in missing:
-                    del missing[number]
-                    yield number, frame
-        if missing:  # the file does not say when frames are shown, or says it wrong
-            for number, frame in self._all(deadline):
-                if number in missing:
-                    del missing[number]
-                    yield number, frame
-                    if not missing:
-                        return
-        if missing:
-            number = next(iter(missing))
-            raise ClipError(self.path, f"is damaged: frame {number} of {self.info.frames} cannot be decoded")
+                    missing.remove(number)
+                    early[number] = frame
+                while left and left[0] in early:
+                    yield left[0], early.pop(left.popleft())
+                if not left:
+                    return
+        raise ClipError(self.path, f"is damaged: frame {left[0]} of {self.info.frames} cannot be decoded")
 
-    def _needed(self, runs: Sequence[_Run], deadline: "_Deadline") -> Iterator["av.VideoFrame"]:
-        """Yield the frames that come out when only what the runs need is decoded, up to the first damage."""
+    def _needed(self, wanted: Sequence[int], deadline: "_Deadline") -> Iterator[tuple[int | None, "av.VideoFrame"]]:
+        """Yield what comes out when only packets that wanted frames need are decoded, up to the first damage.
+
+        Nothing does if the file does not say when frames are shown.
+        """
         import av
+
+        runs = self._table.runs(wanted) if self._numbers else []
 
         with self._decodable() as (packets, context):
             context.thread_type = "NONE"  # several clips are decoded at a time instead
@@ -266,13 +283,16 @@ class ClipFile:
                             deadline.check()
                             if skips:
                                 context.skip_frame = "DEFAULT" if number in run.wanted else "NONREF"
-                            yield from context.decode(packet)
+                            yield from self._numbered(context.decode(packet))
                         if number == run.last:
                             break
-                    yield from context.decode(None)
+                    yield from self._numbered(context.decode(None))
                     context.flush_buffers()
             except av.FFmpegError:
                 return
+
+    def _numbered(self, frames: Iterable["av.VideoFrame"]) -> Iterator[tuple[int | None, "av.VideoFrame"]]:
+        return ((self._numbers.get(frame.pts), frame) for frame in frames)
 
     @contextmanager
     def _decodable(self) -> Iterator[tuple[Iterable["av.Packet"], Any]]:
@@ -284,16 +304,16 @@ class ClipFile:
             packets = (packet for packet in again._container.demux(again._stream) if packet.size)
             yield packets, again._stream.codec_context
 
-    def _all(self, deadline: "_Deadline") -> Iterator[tuple[int, "av.VideoFrame"]]:
-        """Yield all frames, numbered in the order in which the decoder gives them, up to the first damage."""
+    def _all(self, deadline: "_Deadline") -> Iterator[tuple[int | None, "av.VideoFrame"]]:
+        """Yield all frames up to the first damage; where times do not number them, the order of decoding does."""
         import av
 
         with open_clip(self.path, decode=True) as again:
             again._stream.thread_type = "NONE"
             try:
-                for number, frame in enumerate(again._container.decode(again._stream)):
+                for place, frame in enumerate(again._container.decode(again._stream)):
                     deadline.check()
-                    yield number, frame
+                    yield self._numbers.get(frame.pts) if self._numbers else place, frame
             except av.FFmpegError:
                 return
 
@@ -328,12 +348,16 @@ def open_clip(path: str | Path, decode: bool = False) -> Iterator[ClipFile]:
     """
     import av
 
-    file = Path(path)
-    if not file.exists():
-        raise ClipError(path, "no such file")
-    if not file.is_file():
+    file = Path(os.path.abspath(path))  # noqa: PTH100 - else `take:2.mp4` would be a file of the protocol `take`
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        raise ClipError(path, "no such file") from None
+    except OSError as error:  # a folder that may not be entered, a loop of links, a name that is too long
+        raise ClipError(path, f"may not be read ({error.strerror.lower()})") from None
+    if not stat.S_ISREG(status.st_mode):
         raise ClipError(path, "is not a file")
-    if file.stat().st_size == 0:
+    if status.st_size == 0:
         raise ClipError(path, "is empty (0 bytes)")
     try:
         container = av.open(str(file), options=LOCAL) if decode else _open_without_decoding(str(file))

@@ -34,7 +34,7 @@ class DecordProcess:
     def __init__(self, program: Path = PROGRAM) -> None:
         self.left = CLIPS
         self._process = subprocess.Popen(
-            [sys.executable, "-I", str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=2**20
+            [sys.executable, "-P", str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=2**20
         )
 
     def decode(self, path: str | Path, wanted: list[int], total: int, seconds: float) -> np.ndarray | None:
@@ -70,6 +70,11 @@ class DecordProcess:
             path, f"ended the decoder with {_name(code)}; read it with video_read_type pyav, or leave it out"
         )
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
     def close(self) -> None:
         """End the process."""
         self._process.kill()
@@ -102,10 +107,7 @@ def decode_with_decord(path: str | Path, wanted: list[int], total: int, seconds:
     if not HAS_ALARM:
         return _program().decode(str(path), wanted, total)
     idle = _idle(os.getpid())
-    try:
-        process = idle.get_nowait()
-    except queue.Empty:
-        process = DecordProcess()
+    process = _take(idle)
     try:
         frames = process.decode(path, wanted, total, seconds)
     except BaseException:
@@ -116,6 +118,19 @@ def decode_with_decord(path: str | Path, wanted: list[int], total: int, seconds:
     else:
         process.close()
     return frames
+
+
+def _take(idle: "queue.LifoQueue[DecordProcess]") -> DecordProcess:
+    """Return a process that is idle and alive, or a new one; somebody may have killed one, for its memory perhaps."""
+    while not idle.empty():
+        try:
+            process = idle.get_nowait()
+        except queue.Empty:  # another thread was faster
+            break
+        if process.is_alive:
+            return process
+        process.close()
+    return DecordProcess()
 
 
 @functools.cache

@@ -152,12 +152,17 @@ def _part(file: ClipFile, start: float | None, end: float | None) -> tuple[int, 
 def _read(file: ClipFile, wanted: list[int], reader: str, seconds: float) -> np.ndarray:
     """Return frames in the order of their numbers, (T, H, W, 3)."""
     found = None
-    if importlib.util.find_spec(READERS[reader]) is not None and file.is_plain:
+    if importlib.util.find_spec(READERS[reader]) is not None and file.is_plain and _is_unicode(file.path):
         if reader == "decord" and _decord_seeks_right(file):
             found = decode_with_decord(file.path, wanted, file.info.frames, seconds)
         elif reader == "opencv":
             found = _read_with_opencv(file, wanted, seconds)
     return _read_with_pyav(file, wanted, seconds) if found is None else found
+
+
+def _is_unicode(path: str | Path) -> bool:
+    """Tell whether a name is text; OpenCV crashes on others, and decord refuses them."""
+    return not any("\ud800" <= character <= "\udfff" for character in str(path))
 
 
 def _decord_seeks_right(file: ClipFile) -> bool:
@@ -180,8 +185,8 @@ def _read_with_pyav(file: ClipFile, wanted: list[int], seconds: float) -> np.nda
 
 
 def _upright(frame: np.ndarray, rotation: int) -> np.ndarray:
-    """Turn (H, W, 3) as its metadata asks; `rotation` in degrees counter-clockwise."""
-    return np.rot90(frame, rotation // 90 % 4) if rotation else frame
+    """Turn (H, W, 3) as its metadata asks, by quarters as all readers do; `rotation` in degrees counter-clockwise."""
+    return np.rot90(frame, rotation // 90 % 4) if rotation and rotation % 90 == 0 else frame
 
 
 def _read_with_opencv(file: ClipFile, wanted: list[int], seconds: float) -> np.ndarray | None:
@@ -189,7 +194,8 @@ def _read_with_opencv(file: ClipFile, wanted: list[int], seconds: float) -> np.n
     import cv2
 
     late = time.monotonic() + seconds
-    video = cv2.VideoCapture(str(file.path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    path = os.path.abspath(file.path)  # noqa: PTH100 - a name may have a colon
+    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     frames: list[np.ndarray] = []
     try:
         for index in range(wanted[-1] + 1):  # a seek costs more than to decode what lies between

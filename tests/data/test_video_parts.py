@@ -48,7 +48,7 @@ def test_frames_at_uneven_times(tmp_path, write_clip, frame_numbers, reader):
     assert frame_numbers(read_clip(path, every, reader, 2.9, 3.05).frames) == [10, 11, 12, 13, 14]
 
 
-@pytest.mark.parametrize("suffix", [".avi"])
+@pytest.mark.parametrize("suffix", [".avi", ".ts"])
 def test_files_without_exact_times(tmp_path, write_clip, frame_numbers, suffix):
     path = write_clip(tmp_path / f"clip{suffix}", frames=40, fps=20)
     for reader in READERS:
