@@ -21,7 +21,7 @@ class _Entry(msgspec.Struct):
     annotation: str
     data_augment: bool | list[str] = False
     repeat_time: float = 1.0
-    video_read_type: str = "decord"
+    video_read_type: str = "auto"
     sampling_strategy: str = "all"
 
 

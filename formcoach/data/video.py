@@ -79,7 +79,7 @@ def _probe_or_error(path: str | Path) -> VideoInfo | ClipError:
 def read_clip(
     path: str | Path,
     select: Select,
-    reader: str = "decord",
+    reader: str = AUTO,
     start: float | None = None,
     end: float | None = None,
     seconds: float = DECODE_SECONDS,

@@ -48,7 +48,7 @@ class Predictor:
 
     model: Any
     processor: Any
-    reader: str = "decord"
+    reader: str = "auto"
     max_new_tokens: int = MAX_NEW_TOKENS
     batch_size: int | None = None
 
