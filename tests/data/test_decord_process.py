@@ -1,7 +1,6 @@
 """decord's process: what it returns, and what becomes of it when it hangs, dies, or is left alone."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -74,23 +73,12 @@ def test_a_decoder_that_crashes_is_named_with_what_ended_it(program):
         process.decode("clip.mp4", [0], 1, 0.3)
 
 
-def test_a_process_that_died_is_replaced(tmp_path, write_clip):
-    path = write_clip(tmp_path / "clip.mp4")
-    read_clip(path, lambda frames, fps: [0], "decord")
-    (child,) = children()
-    os.kill(child, signal.SIGKILL)
-    with pytest.raises(ClipError, match="ended the decoder with SIGKILL"):
-        read_clip(path, lambda frames, fps: [0], "decord")
-    assert read_clip(path, lambda frames, fps: [0], "decord").frames.shape == (1, 48, 64, 3)
-    assert children() - {child}
-
-
 def test_threads_have_processes_of_their_own_and_keep_them(tmp_path, write_clip, frame_numbers):
-    path = write_clip(tmp_path / "clip.mp4")
+    path, before = write_clip(tmp_path / "clip.mp4"), len(children())
     with ThreadPoolExecutor(4) as pool:
         clips = list(pool.map(lambda number: read_clip(path, lambda f, fps: [number % 20], "decord"), range(40)))
     assert [frame_numbers(clip.frames) for clip in clips] == [[number % 20] for number in range(40)]
-    assert len(children()) <= 4
+    assert len(children()) <= max(4, before)
 
 
 def test_a_process_is_replaced_after_many_clips(tmp_path, write_clip):
