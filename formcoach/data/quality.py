@@ -172,6 +172,8 @@ def _luma(frame: "av.VideoFrame") -> tuple[np.ndarray, float]:
 def _small(luma: np.ndarray, scale: float, rotation: int) -> np.ndarray:
     """Return a picture of `SMALL` size in 0..255, upright: (H, W) uint8 -> (30, 40) float32, or (40, 30)."""
     half_way = SMALL[0] * 4, SMALL[1] * 4  # whole grey levels here, parts of them below
+    while luma.shape[1] >= 2 * half_way[0] and luma.shape[0] >= 2 * half_way[1]:  # halving is what OpenCV is fast at
+        luma = cv2.resize(luma, (luma.shape[1] // 2, luma.shape[0] // 2), interpolation=cv2.INTER_AREA)
     picture = cv2.resize(luma, half_way, interpolation=cv2.INTER_AREA).astype(np.float32)
     picture = cv2.resize(picture, SMALL, interpolation=cv2.INTER_AREA)
     if scale != 1.0:
