@@ -119,6 +119,8 @@ _LEAVING = _words(
 )
 _COUNTED = _words("seconds second minutes minute reps rep repetitions repetition sets set rounds round")
 _LEFT_WHAT = _words("a an it out over behind off alone unfinished undone untouched hanging idle them him us me")
+# "left foot forward, right back", "left over right": beside a side, what looks like something else may be one, too.
+_EITHER = _words("ahead back behind below beneath down in out over under up")
 _NUMBERS = _words("one two three four five six seven eight nine ten few several many more last some couple")
 
 _TOKEN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+")
@@ -197,16 +199,25 @@ def _side_words(text: str) -> Iterator[tuple[_Word, bool | None]]:
     if not _ANY.search(text):
         return  # most texts; many are looked at
     around = _Text(text)
-    for index, word in enumerate(around.words):
-        if word.low in _ALWAYS:
-            yield word, True
-        elif word.low in ("l", "r"):
-            yield word, word.text in "LR" and _is_certain(around, index)
-        elif word.low in _PLAIN:
-            if _is_side(around, index):
-                yield word, True
-            else:
-                yield word, False if _is_other(around, index, word.low) else None
+    found = [(index, _decide(around, index)) for index, word in enumerate(around.words) if word.low in _ALWAYS | _PLAIN]
+    has_side = any(is_side for _, is_side in found)
+    for index, is_side in found:
+        doubtful = is_side is False and has_side and around.near(index, 1) in _EITHER
+        yield around.words[index], None if doubtful else is_side
+
+
+def _decide(around: _Text, index: int) -> bool | None:
+    """Return whether a word is a side, None where that cannot be told."""
+    word = around.words[index]
+    if word.low in _ALWAYS:
+        return True
+    if word.low in ("l", "r"):
+        return word.text in "LR" and _is_certain(around, index)
+    if around.near(index, -1) in _COUNTED and around.after(index).startswith(","):
+        return None  # "two reps left, right arm first" and "one rep right, left arm" look alike
+    if _is_side(around, index):
+        return True
+    return False if _is_other(around, index, word.low) else None
 
 
 def _is_side(around: _Text, index: int) -> bool:

@@ -124,3 +124,21 @@ WORDS = st.sampled_from(VOCABULARY.split())
 @given(st.lists(WORDS, max_size=9).map(" ".join))
 def test_mirroring_twice_gives_any_text_again(text):
     assert swap_sides(swap_sides(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "left foot forward, right back",
+        "cross left over right",
+        "right foot in front, left behind",
+        "two reps left, right arm first",
+    ],
+)
+def test_a_second_side_that_looks_like_something_else_makes_a_text_unclear(text):
+    assert sides_are_unclear(text)
+
+
+@pytest.mark.parametrize("text", ["right now bend the left knee", "keep your right arm right there"])
+def test_emphasis_beside_a_side_stays_clear(text):
+    assert not sides_are_unclear(text)
