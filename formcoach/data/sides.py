@@ -213,10 +213,9 @@ def _decide(around: _Text, index: int) -> bool | None:
         return True
     if word.low in ("l", "r"):
         return word.text in "LR" and _is_certain(around, index)
-    if around.near(index, -1) in _COUNTED and around.after(index).startswith(","):
-        return None  # "two reps left, right arm first" and "one rep right, left arm" look alike
     if _is_side(around, index):
-        return True
+        # "Two reps left, right arm first" and "one rep right, left arm first" look alike.
+        return None if around.near(index, -1) in _COUNTED and around.after(index).startswith(",") else True
     return False if _is_other(around, index, word.low) else None
 
 
