@@ -13,8 +13,7 @@ from pathlib import Path
 from filmed import FRAMES, HEIGHT, WIDTH, write_clip
 from machine import describe_machine
 
-from formcoach.command import command_parser, run
-from formcoach.inference.options import positive
+from formcoach.command import command_parser, positive, run
 
 COPIED = 8  # one in so many clips is a copy
 

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 from filmed import FRAMES, HEIGHT, WIDTH, write_clip
 from machine import describe_machine
 
-from formcoach.command import command_parser, run
+from formcoach.command import command_parser, positive, run
 from formcoach.errors import UserError
-from formcoach.inference.options import positive
 
 if TYPE_CHECKING:
     import numpy as np

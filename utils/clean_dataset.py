@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formcoach.command import add_folders, command_parser, run, usable_cores
+from formcoach.command import add_folders, command_parser, positive, run, usable_cores
 from formcoach.data.thresholds import Thresholds
 from formcoach.errors import UserError
 
@@ -80,7 +80,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="says which exercises move (exercise_motion.json in the dataset folder, then the packaged one)",
     )
     parser.add_argument("--duplicates", choices=("on", "off"), default="on", help="find clips that show the same (on)")
-    parser.add_argument("--workers", type=count, default=usable_cores(), help="processes (%(default)s)")
+    parser.add_argument("--workers", type=positive, default=usable_cores(), help="processes (%(default)s)")
     moves = parser.add_mutually_exclusive_group()
     moves.add_argument("--apply", action="store_true", help="move rejected clips to .rejected/ in the dataset folder")
     moves.add_argument("--undo", action="store_true", help="move them back, and do nothing else")
@@ -117,14 +117,7 @@ def threshold(text: str) -> float:
 
 def pixels(text: str) -> int:
     """Return a whole number of at least 0."""
-    return int(text) if text == "0" else count(text)
-
-
-def count(text: str) -> int:
-    """Return a whole number of at least 1."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+    return int(text) if text == "0" else positive(text)
 
 
 def print_summary(cleaning: "Cleaning", seconds: float) -> None:

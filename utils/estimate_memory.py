@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from formcoach.command import command_parser, run
-from formcoach.inference.options import add_flag, positive
+from formcoach.command import command_parser, positive, run
+from formcoach.inference.options import add_flag
 from formcoach.models import LARGE, sizes_for
 from formcoach.models.sizes import ModelSizes
 from formcoach.training.memory import CARDS, GB, Estimate, Workload, estimate, largest_micro_batch, sample_tokens

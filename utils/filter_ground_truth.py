@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from formcoach.command import add_folders, command_parser, run
+from formcoach.command import add_folders, command_parser, positive, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--min-clips-per-exercise",
         "--min_clips_per_exercise",
-        type=count,
+        type=positive,
         default=1,
         metavar="N",
         help="drop exercises that have fewer clips then (%(default)s)",
@@ -77,13 +77,6 @@ def names(text: str) -> tuple[str, ...]:
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} has no name")
     return found
-
-
-def count(text: str) -> int:
-    """Return a number from 1 up."""
-    if not text.isascii() or not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
 
 
 if __name__ == "__main__":

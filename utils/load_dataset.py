@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formcoach.command import add_folders, command_parser, run
+from formcoach.command import add_folders, command_parser, positive, run
 from formcoach.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,12 +42,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--copy", action="store_true", help="with --from-dir: copy the clips instead of linking them")
     parser.add_argument(
-        "--videos-per-class", "--videos_per_class", type=count, metavar="N", help="at most so many clips a class (all)"
+        "--videos-per-class",
+        "--videos_per_class",
+        type=positive,
+        metavar="N",
+        help="at most so many clips a class (all)",
     )
     parser.add_argument("--classes", type=names, default=(), metavar="A,B", help="only these classes (all)")
     parser.add_argument("--seed", type=int, default=42, help="of the choice; a larger N adds to it (%(default)s)")
     add_folders(parser, "where all goes")
-    parser.add_argument("--workers", type=count, metavar="N", help="files fetched at once (8)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="files fetched at once (8)")
     parser.add_argument("--overwrite", action="store_true", help="replace files of another content that are in the way")
     parser.add_argument("--dry-run", "--dry_run", action="store_true", help="show what would come, and how much it is")
     parser.add_argument("--yes", action="store_true", help="do not ask before a download")
@@ -57,13 +61,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.from_dir is not None and (args.repo or args.revision or args.workers):
         parser.error("--from-dir takes a folder; --repo, --revision and --workers are for the hub")
     return args
-
-
-def count(text: str) -> int:
-    """Return a number from 1 up."""
-    if not text.isascii() or not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from formcoach.command import add_folders, command_parser, run, usable_cores
+from formcoach.command import add_folders, command_parser, positive, run, usable_cores
 
 if TYPE_CHECKING:
     from formcoach.data.clean_folder import Movement
@@ -43,16 +43,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         help="says which exercises move (exercise_motion.json in the dataset folder, then the packaged one)",
     )
-    parser.add_argument("--workers", type=count, default=usable_cores(), help="processes (%(default)s)")
+    parser.add_argument("--workers", type=positive, default=usable_cores(), help="processes (%(default)s)")
     parser.add_argument("--write", action="store_true", help="make or complete exercise_motion.json")
     return parser.parse_args(argv)
-
-
-def count(text: str) -> int:
-    """Return a whole number of at least 1."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def print_table(movements: Sequence["Movement"]) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from formcoach.data.annotations import ManifestEntry, parse_label, read_manifest
+from formcoach.data.annotations import ManifestEntry, parse_label
 from formcoach.data.clip_index import NOT_A_CLASS, ClipIndex, find_clips
 from formcoach.data.exercise_motion import MOVING, ExerciseMotion
 from formcoach.data.kept import Cleaned
-from formcoach.data.qevd import LABEL_FILES, MANIFEST, read_folder
+from formcoach.data.qevd import LABEL_FILES, check_folder, manifest_entries, read_folder
 from formcoach.data.quality import Quality
 from formcoach.data.similarity import Signed, find_duplicates
 from formcoach.data.thresholds import Thresholds
@@ -110,15 +110,11 @@ def find_subjects(dataset_dir: Path, labels: Path | None = None) -> dict[str, Su
     Raises:
         UserError: there is no folder or no clip, or a file is malformed.
     """
-    if not dataset_dir.is_dir():
-        raise UserError(
-            f"{dataset_dir}: no such folder. Put your clips there (see dataset/README.md) or make a demo: "
-            f"python utils/make_demo_dataset.py --dataset-dir {dataset_dir}"
-        )
+    check_folder(dataset_dir)
     paths = find_clips(dataset_dir)
     if not paths:
         raise UserError(f"{dataset_dir}: holds no clips. Put some there (see dataset/README.md)")
-    entries = _manifest(dataset_dir, paths)
+    entries = {path: entry for path, _, entry in manifest_entries(dataset_dir, ClipIndex(dataset_dir, paths))}
     subjects = {path: _unlabelled(path, entries.get(path, ManifestEntry())) for path in paths}
     if labels is not None or any((dataset_dir / name).exists() for name in LABEL_FILES):
         for clip in read_folder(dataset_dir, labels).clips:
@@ -127,24 +123,6 @@ def find_subjects(dataset_dir: Path, labels: Path | None = None) -> dict[str, Su
                 source = subjects[clip.path].source or clip.source
                 subjects[clip.path] = Subject(clip.exercise, True, known, source, _stands_still(clip.labels))
     return subjects
-
-
-def _manifest(dataset_dir: Path, paths: list[str]) -> dict[str, ManifestEntry]:
-    """Return the manifest's entries by the paths of clips on disk."""
-    file = dataset_dir / MANIFEST
-    if not file.exists():
-        return {}
-    index = ClipIndex(dataset_dir, paths)
-    entries = {}
-    for written, entry in read_manifest(file).items():
-        try:
-            path = index.find(written)
-            source = index.find(entry.source) if entry.source else None
-        except UserError as error:
-            raise UserError(f"{file}: {error}") from None
-        if path is not None:
-            entries[path] = ManifestEntry(entry.class_, source or entry.source)
-    return entries
 
 
 def _unlabelled(path: str, entry: ManifestEntry) -> Subject:

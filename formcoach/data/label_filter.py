@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from formcoach.data.annotations import LONG_RANGE, LONG_RANGE_MESSAGE, LabelRecord, read_manifest
+from formcoach.data.annotations import LONG_RANGE, LONG_RANGE_MESSAGE, LabelRecord
 from formcoach.data.clip_index import NOT_A_CLASS, ClipIndex, find_clips
 from formcoach.data.kept import FILE as KEPT
 from formcoach.data.kept import read_cleaned
-from formcoach.data.qevd import MANIFEST, find_label_file
+from formcoach.data.qevd import find_label_file, manifest_entries
 from formcoach.data.selection import exercise_of, pick_names, same_name
 from formcoach.errors import UserError
 from formcoach.files import read_json, write_json
@@ -185,11 +185,7 @@ def _exercise(record: dict[str, Any], clip: str, classes: dict[str, str]) -> str
 
 
 def _classes(dataset_dir: Path, index: ClipIndex) -> dict[str, str]:
-    manifest = dataset_dir / MANIFEST
-    if not manifest.exists():
-        return {}
-    found = ((index.find(path), entry.class_) for path, entry in read_manifest(manifest).items())
-    return {path: name for path, name in found if path and name}
+    return {path: entry.class_ for path, _, entry in manifest_entries(dataset_dir, index) if entry.class_}
 
 
 def _only(records: list[_Record], wanted: Sequence[bool], reason: str, dropped: dict[str, int]) -> list[_Record]:

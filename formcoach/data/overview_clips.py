@@ -15,13 +15,12 @@ from formcoach.data.annotations import (
     parse_label,
     read_conversations,
     read_labels,
-    read_manifest,
 )
 from formcoach.data.clip_facts import VERSION, ClipFacts, read_facts
 from formcoach.data.clip_index import ClipIndex, find_clips
 from formcoach.data.convert import DATA_SET
 from formcoach.data.file_cache import FileCache
-from formcoach.data.qevd import LABEL_FILES, MANIFEST, name_exercise
+from formcoach.data.qevd import LABEL_FILES, MANIFEST, manifest_entries, name_exercise
 from formcoach.data.splits import SPLITS
 from formcoach.errors import UserError
 from formcoach.files import inside, read_bytes
@@ -202,18 +201,12 @@ def _lookup(
     dataset_dir: Path, output_dir: Path, joined: Mapping[str, _Joined]
 ) -> tuple[dict[str, ManifestEntry], dict[str, list[str]]]:
     """Return what `manifest.json` says about the clips, and the labels of those whose conversations have none."""
-    file = dataset_dir / MANIFEST
     bare = {path for path, known in joined.items() if not known.labels}
     label_file = _label_file(dataset_dir, output_dir) if bare else None
-    if not file.exists() and label_file is None:
+    if not (dataset_dir / MANIFEST).exists() and label_file is None:
         return {}, {}
     index = ClipIndex(dataset_dir, find_clips(dataset_dir))
-    entries: dict[str, ManifestEntry] = {}
-    for written, entry in (read_manifest(file) if file.exists() else {}).items():
-        path = index.find(written)
-        if path in joined:
-            source = None if entry.source is None else index.find(entry.source) or entry.source
-            entries[path] = msgspec.structs.replace(entry, source=source)
+    entries = {path: entry for path, _, entry in manifest_entries(dataset_dir, index) if path in joined}
     labels: dict[str, list[str]] = {}
     for record in read_labels(label_file) if label_file else ():
         path = index.find(record.video_path)

@@ -13,7 +13,7 @@ from formcoach.data.clip_facts import ClipFacts, read_facts, same_files
 from formcoach.data.clip_index import ClipIndex
 from formcoach.data.convert import DATA_SET, annotation_files, source_lists
 from formcoach.data.kept import Cleaned, read_cleaned
-from formcoach.data.qevd import LABELS_ONLY, BadClip, LabelledFolder, find_label_file, read_folder
+from formcoach.data.qevd import LABELS_ONLY, BadClip, LabelledFolder, check_folder, read_folder
 from formcoach.data.split_summary import SplitSummary, summarise
 from formcoach.data.splits import Settings, split_clips
 from formcoach.data.together import Ties, find_leaks, tie
@@ -84,8 +84,7 @@ def write_splits(
         UserError: the labels are malformed, clips are bad and are not to be skipped, there are too few, or two splits
             would share something.
     """
-    if not dataset_dir.is_dir():
-        find_label_file(dataset_dir)  # says what to do
+    check_folder(dataset_dir)
     with only_one(dataset_dir, f"changing {dataset_dir}", wait=True):
         return _write_splits(dataset_dir, output_dir, labels, choices)
 

@@ -5,7 +5,7 @@ looked up in the release that names them, and clips that were derived from other
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -103,17 +103,22 @@ class _Release:
     repeated: int
 
 
+def check_folder(dataset_dir: Path) -> None:
+    """Raise a `UserError` that says how to get one if there is no dataset folder."""
+    if not dataset_dir.is_dir():
+        raise UserError(
+            f"{dataset_dir}: no such folder. Put your clips there (see dataset/README.md) or make a demo: "
+            f"python utils/make_demo_dataset.py --dataset-dir {dataset_dir}"
+        )
+
+
 def find_label_file(dataset_dir: Path) -> Path:
     """Return the label file to read: `ground_truth.json`, else an official one.
 
     Raises:
         UserError: the folder or the file is missing; says how to get one.
     """
-    if not dataset_dir.is_dir():
-        raise UserError(
-            f"{dataset_dir}: no such folder. Put your clips there (see dataset/README.md) or make a demo: "
-            f"python utils/make_demo_dataset.py --dataset-dir {dataset_dir}"
-        )
+    check_folder(dataset_dir)
     for name in LABEL_FILES:
         if (dataset_dir / name).exists():
             return dataset_dir / name
@@ -286,22 +291,36 @@ def _people(dataset_dir: Path, release: _Release, index: ClipIndex) -> dict[str,
     return {path: person for path, person in people.items() if person is not None}
 
 
-def _manifest(dataset_dir: Path, index: ClipIndex) -> dict[str, ManifestEntry]:
-    """Return what `manifest.json`, if there is one, says about each clip on disk; sources as the disk spells them."""
+def manifest_entries(dataset_dir: Path, index: ClipIndex) -> Iterator[tuple[str, str, ManifestEntry]]:
+    """Yield what `manifest.json`, if there is one, says about each clip on disk.
+
+    Args:
+        dataset_dir: the dataset folder.
+        index: of its clips.
+
+    Yields:
+        The clip's path, the path as written, and the entry, its source as the disk spells it.
+
+    Raises:
+        UserError: the file is malformed, or a path is ambiguous or leads outside the folder.
+    """
     file = dataset_dir / MANIFEST
-    if not file.exists():
-        return {}
-    entries = {}
-    for written, entry in read_manifest(file).items():
+    for written, entry in (read_manifest(file) if file.exists() else {}).items():
         try:
             path = index.find(written)
             source = None if entry.source is None else index.find(entry.source) or str(inside(Path(), entry.source))
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
         if path is not None:
-            class_ = entry.class_ or PurePosixPath(written).parent.name  # the seeds' derived clips have only a folder
-            entries[path] = msgspec.structs.replace(entry, class_=class_ or None, source=source)
-    return entries
+            yield path, written, msgspec.structs.replace(entry, source=source)
+
+
+def _manifest(dataset_dir: Path, index: ClipIndex) -> dict[str, ManifestEntry]:
+    """Return the entries by clip; one without a class has that of its folder, which is all that the seeds' have."""
+    return {
+        path: msgspec.structs.replace(entry, class_=entry.class_ or PurePosixPath(written).parent.name or None)
+        for path, written, entry in manifest_entries(dataset_dir, index)
+    }
 
 
 def _notices(dataset_dir: Path, release: _Release) -> list[str]:

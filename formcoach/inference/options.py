@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from formcoach.command import positive
+
 if TYPE_CHECKING:
     from formcoach.inference.predict import Predictor
 
@@ -55,13 +57,6 @@ def add_test_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_flag(parser, "--limit", type=positive, metavar="N", help="only the first N clips")
     add_flag(parser, "--batch_size", type=positive, metavar="N", help="clips answered together (default: by device)")
-
-
-def positive(text: str) -> int:
-    """Parse a whole number from 1 up."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
 
 
 def load_once(
