@@ -5,6 +5,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from formcoach.config import ATTENTIONS
 from formcoach.errors import UserError
 
 # On import it warns about an optional faster kernel that would come from the hub.
@@ -12,7 +13,6 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 QUANTIZATIONS = ("nf4", "int8")
-ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
 
 _FLASH_DTYPES = ("bfloat16", "float16")  # all that FlashAttention computes in
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from formcoach.command import EXIT_USER_ERROR, command_parser
-from formcoach.config import PROJECT, add_training_flags, refuse_missing_features
+from formcoach.config import PROJECT
 from formcoach.errors import UserError
 from formcoach.training import processes
+from formcoach.training.flags import add_training_flags, refuse_model_parallelism
 
 if TYPE_CHECKING:
     from formcoach.training.run import Prepared
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser(DESCRIPTION, EXAMPLE)
     add_training_flags(parser)
     args = parser.parse_args(arguments)
-    refuse_missing_features(args)
+    refuse_model_parallelism(args)
     count = processes.wanted_processes()
     if count > 1:
         return processes.run_processes(count, str(SCRIPT), arguments)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from formcoach.config import Recipe, add_training_flags, refuse_missing_features, resolve
+from formcoach.config import Recipe, resolve
 from formcoach.errors import UserError
+from formcoach.training.flags import add_training_flags, refuse_model_parallelism
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
@@ -194,26 +195,15 @@ def test_deepspeed_file_that_does_not_fit(project, content, message) -> None:
         project.train("--deepspeed", path)
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--dset-pack"],
-        ["--group-by-length"],
-        ["--pack-max-length", "100"],
-        ["--liger"],
-        ["--sp-size", "2"],
-        ["--shard-strategy", "full"],
-    ],
-    ids=lambda flags: flags[0],
-)
-def test_flags_of_the_recipe_that_do_nothing_here_are_refused(flags) -> None:
-    with pytest.raises(UserError, match=flags[0]):
-        refuse_missing_features(parsed(*flags))
+@pytest.mark.parametrize("flag", ["--sp-size", "--tp-size", "--ring-size"])
+def test_sharing_out_one_sample_is_refused_with_what_to_use_instead(flag) -> None:
+    with pytest.raises(UserError, match=f"{flag} above 1 is not available: .* NPROC_PER_NODE"):
+        refuse_model_parallelism(parsed(flag, "2"))
 
 
 @pytest.mark.parametrize(
     "flags",
-    [["--unknown"], ["--epochs", "0"], ["--lr", "nan"], ["--selective-recompute", "0.5"], ["--max-keep-ckpts", "0"]],
+    [["--unknown"], ["--epochs", "0"], ["--lr", "nan"], ["--selective-recompute", "1.5"], ["--max-keep-ckpts", "0"]],
     ids=lambda flags: flags[0],
 )
 def test_malformed_flags_end_with_one_line_and_code_2(flags, capsys) -> None:
