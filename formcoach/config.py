@@ -187,6 +187,11 @@ class TrainingConfig:
         return self.global_batch_size // together
 
     @property
+    def trains_language(self) -> bool:
+        """Whether the language model learns, in full or through LoRA."""
+        return self.lr > 0 and not self.freeze_llm
+
+    @property
     def trains_vit(self) -> bool:
         """Whether the vision tower learns, in full or through LoRA."""
         return self.vit_lr > 0 and (self.lora_vit or not self.freeze_vit)
@@ -243,7 +248,7 @@ def resolve(args: argparse.Namespace, model: str, recipe: Recipe, deepspeed: str
 
 
 def _check(config: TrainingConfig) -> None:
-    rates = {"--lr": 0.0 if config.freeze_llm else config.lr, "--connector_lr": config.connector_lr}
+    rates = {"--lr": config.lr if config.trains_language else 0.0, "--connector_lr": config.connector_lr}
     rates["--vit_lr"] = config.vit_lr if config.trains_vit else 0.0
     used = {flag: rate for flag, rate in rates.items() if rate > 0}
     if not used:

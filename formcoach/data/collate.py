@@ -8,31 +8,61 @@ import torch
 from torch import Tensor
 
 NO_LOSS = -100  # the label that torch's cross entropy ignores
+TEXT = ("input_ids", "labels", "id")  # of an item; all else is visual
 
 
 @dataclass(frozen=True)
 class TrainingCollator:
     """Makes a batch of the items of `formcoach.data.dataset.ClipDataset`.
 
+    The visual inputs of all clips follow one another along their first dimension. Beside the model's arguments a batch
+    has ``columns`` from `answer_columns`, ``ids``, the samples' names, and ``tokens``, how many it has without padding.
+
     Args:
         pad_id: the token that fills shorter samples; neither attended to nor part of the loss.
+        packed: put all samples into one row instead. Positions then begin again with each sample, by which attention
+            knows where one ends and the next begins.
     """
 
     pad_id: int
+    packed: bool = False
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return ``input_ids``, ``attention_mask``, ``labels``, each (B, L), ``pixel_values`` and ``ids``.
+        """Return ``input_ids`` and ``labels (B, L)``, the visual inputs, ``columns (K)``, ``ids`` and ``tokens``.
 
-        ``pixel_values`` holds the frames of all clips, one clip after the other; ``ids`` the samples' names.
+        Padded rows come with ``attention_mask (B, L)``, packed ones, (1, L), with ``position_ids (1, L)``.
         """
-        ids = [item["input_ids"] for item in items]
+        visual = [name for name in items[0] if name not in TEXT]
+        rows = [item["input_ids"] for item in items]
+        labels = [item["labels"] for item in items]
+        batch = self._packed(rows, labels) if self.packed else self._padded(rows, labels)
+        batch |= {name: torch.cat([item[name] for item in items]) for name in visual}  # B x (T_i, ...) -> (sum, ...)
+        batch["columns"] = answer_columns(batch["labels"])
+        return batch | {"ids": [item["id"] for item in items], "tokens": sum(map(len, rows))}
+
+    def _padded(self, rows: list[Tensor], labels: list[Tensor]) -> dict[str, Any]:
         return {
-            "input_ids": pad(ids, self.pad_id),  # B x (L_i) -> (B, L)
-            "attention_mask": pad([torch.ones_like(row) for row in ids], 0),
-            "labels": pad([item["labels"] for item in items], NO_LOSS),
-            "pixel_values": torch.cat([item["pixel_values"] for item in items]),  # B x (T_i, 3, S, S) -> (sum, 3, S, S)
-            "ids": [item["id"] for item in items],
+            "input_ids": pad(rows, self.pad_id),  # B x (L_i) -> (B, L)
+            "attention_mask": pad([torch.ones_like(row) for row in rows], 0),
+            "labels": pad(labels, NO_LOSS),
         }
+
+    def _packed(self, rows: list[Tensor], labels: list[Tensor]) -> dict[str, Any]:
+        return {
+            "input_ids": torch.cat(rows)[None],  # B x (L_i) -> (1, sum)
+            "position_ids": torch.cat([torch.arange(len(row)) for row in rows])[None],
+            "labels": torch.cat(labels)[None],  # the first label of a sample is that of its prompt: none
+        }
+
+
+def answer_columns(labels: Tensor) -> Tensor:
+    """Return after which positions a token of any row's answer is to be predicted: (B, L) -> (K) indices; at least one.
+
+    Args:
+        labels: as the collator makes them, `NO_LOSS` outside of answers.
+    """
+    found = (labels[:, 1:] != NO_LOSS).any(dim=0).nonzero().flatten()
+    return found if len(found) else found.new_zeros(1)  # a batch whose answers do not count
 
 
 def collate_prompts(inputs: Sequence[Mapping[str, Tensor]], pad_id: int) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from formcoach.data.augment import Changes, allowed, changes_time, draw, mirror_text, timeline
 from formcoach.data.augment_picture import PictureChange
+from formcoach.data.collate import NO_LOSS
 from formcoach.data.sources import load_source, read_sources
 from formcoach.data.video import read_clip
 from formcoach.errors import ClipError, UserError
@@ -30,6 +31,7 @@ class Sample:
         answer: what the model shall learn to say.
         reader: which library decodes the clip.
         augmentations: what may be done to the clip while training.
+        dataset: the data set's name.
     """
 
     id: str
@@ -38,6 +40,57 @@ class Sample:
     answer: str
     reader: str
     augmentations: tuple[str, ...] = ()
+    dataset: str = ""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A sample as a batch asks for it.
+
+    Args:
+        index: its place in the data.
+        epoch: the pass over the data that it belongs to; decides how it is augmented.
+        counts: whether its answer is part of the loss.
+    """
+
+    index: int
+    epoch: int = 0
+    counts: bool = True
+
+
+@dataclass(frozen=True)
+class View:
+    """How a sample's clip is shown.
+
+    Args:
+        changes: the augmentations, as `formcoach.data.augment.draw` returns them; none: as it is.
+        seeds: of the generator that draws what is random in them; empty where nothing is changed.
+    """
+
+    changes: Changes
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class VisualInputs:
+    """What a model sees of a clip.
+
+    Args:
+        tensors: the model's arguments by name: its processor's, or in their place what its frozen part makes of them.
+        frames: T, how many of the clip's frames they show.
+        duration: seconds of the whole clip.
+    """
+
+    tensors: Mapping[str, Tensor]
+    frames: int
+    duration: float
+
+
+class Features(Protocol):
+    """Where the results of a model's frozen part are kept."""
+
+    def read(self, sample: Sample, view: View) -> VisualInputs:
+        """Return them for a clip."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +119,15 @@ def read_samples(datasets: Path, seed: int) -> list[Sample]:
         UserError: a file is missing or damaged, or a clip's path leads out of its data set.
     """
     return [
-        Sample(record.id, source.clip(record), record.question, record.answer, source.reader, source.augmentations)
+        Sample(
+            record.id,
+            source.clip(record),
+            record.question,
+            record.answer,
+            source.reader,
+            source.augmentations,
+            source.name,
+        )
         for source in read_sources(datasets)
         for record in load_source(source, seed)
     ]
@@ -99,67 +160,81 @@ def read_resized(sample: Sample, processor: Any, changes: Changes | None = None)
 class ClipDataset(Dataset):
     """Samples as model inputs.
 
-    An item holds ``input_ids (L)``, ``labels (L)``, ``pixel_values (T, 3, side, side)`` and ``id``, the sample's.
+    An item holds ``input_ids (L)``, ``labels (L)``, the processor's visual inputs or `features` in their place, and
+    ``id``, the sample's. It is asked for by a `Pick`, or by its place alone.
 
     Args:
         samples: the conversations.
         processor: the model's.
         kept: clips that are in memory already, by their file.
         seed: with the epoch and the sample's id, decides how samples with augmentations are changed; None changes none.
+        features: has what the model's frozen part makes of each clip, instead of `kept`; None: clips are read.
+        variants: augment each sample in so many ways only, over and over; None: in a new way in each epoch.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], processor: Any, kept: Mapping[Path, ResizedClip], seed: int | None = None
+        self,
+        samples: Sequence[Sample],
+        processor: Any,
+        kept: Mapping[Path, ResizedClip],
+        seed: int | None = None,
+        features: Features | None = None,
+        variants: int | None = None,
     ) -> None:
         self.samples = samples
         self.processor = processor
         self.kept = kept
+        self.features = features
         self._seed = seed
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # a loader's processes live for many epochs
+        self._variants = variants
         self._repeats = _repeats(samples)
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch: samples are changed in another way than in the last; `accelerate` calls this by its name."""
-        self._epoch.fill_(epoch)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+    def __getitem__(self, pick: int | Pick) -> dict[str, Tensor | str]:
         """Return an item.
 
         Raises:
             UserError: its clip cannot be read; nothing takes its place.
         """
-        sample = self.samples[index]
-        changes, generator = self._draw(index)
+        pick = pick if isinstance(pick, Pick) else Pick(pick)
+        sample, view = self.samples[pick.index], self.view(pick)
+        visual = self.read(sample, view) if self.features is None else self.features.read(sample, view)
+        question, answer = mirror_text(sample.question, view.changes), mirror_text(sample.answer, view.changes)
+        ids, labels = self.processor.text_inputs(question, visual.frames, visual.duration, answer)
+        if not pick.counts:
+            labels = torch.full_like(labels, NO_LOSS)
+        return {"input_ids": ids, "labels": labels, **visual.tensors, "id": sample.id}
+
+    def view(self, pick: Pick) -> View:
+        """Draw how a sample is shown in an epoch: the same in every process, and in a resumed run."""
+        sample = self.samples[pick.index]
+        if self._seed is None or not sample.augmentations:
+            return View({})
+        epoch = pick.epoch if self._variants is None else pick.epoch % self._variants
+        seeds = (self._seed % 2**32, epoch, zlib.crc32(sample.id.encode()), self._repeats[pick.index])
+        changes = draw(allowed(sample.augmentations, (sample.question, sample.answer)), np.random.default_rng(seeds))
+        return View(changes, seeds) if changes else View({})
+
+    def read(self, sample: Sample, view: View) -> VisualInputs:
+        """Return a clip as the processor prepares it.
+
+        Raises:
+            UserError: the clip cannot be read.
+        """
         try:
-            kept = None if changes_time(changes) else self.kept.get(sample.clip)
-            clip = kept or read_resized(sample, self.processor, changes)
+            kept = None if changes_time(view.changes) else self.kept.get(sample.clip)
+            clip = kept or read_resized(sample, self.processor, view.changes)
         except ClipError as error:
             # A loader's worker process hands over no exception with two arguments.
             raise UserError(f"sample {sample.id}: {error}") from None
-        frames, question, answer = clip.frames, sample.question, sample.answer
-        if changes:
+        frames = clip.frames
+        if view.changes:
             height, width = frames.shape[1:3]
-            frames = PictureChange(changes, width, height, clip.aspect).all(frames, generator)
-            question, answer = mirror_text(question, changes), mirror_text(answer, changes)
-        inputs = self.processor(frames, question, clip.duration, answer)
-        return {
-            "input_ids": inputs["input_ids"][0],
-            "labels": inputs["labels"][0],
-            "pixel_values": inputs["pixel_values"],
-            "id": sample.id,
-        }
-
-    def _draw(self, index: int) -> tuple[dict[str, float], np.random.Generator]:
-        """Draw a sample's changes in this epoch: the same in every process, and in a resumed run."""
-        sample = self.samples[index]
-        if self._seed is None or not sample.augmentations:
-            return {}, np.random.default_rng(0)
-        key = (self._seed % 2**32, int(self._epoch), zlib.crc32(sample.id.encode()), self._repeats[index])
-        generator = np.random.default_rng(key)
-        return draw(allowed(sample.augmentations, (sample.question, sample.answer)), generator), generator
+            generator = np.random.default_rng((*view.seeds, 1))  # another stream than that which drew the changes
+            frames = PictureChange(view.changes, width, height, clip.aspect).all(frames, generator)
+        return VisualInputs(self.processor.visual_inputs(frames), len(frames), clip.duration)
 
 
 def _repeats(samples: Sequence[Sample]) -> list[int]:

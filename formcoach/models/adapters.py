@@ -18,6 +18,7 @@ from formcoach.files import read_json, write_json
 from formcoach.models.family import Family
 from formcoach.models.hub import HubName, commit_of
 from formcoach.models.location import ADAPTER_WEIGHTS, Location, named_at, resolve_checkpoint
+from formcoach.models.lora_targets import target_pattern
 
 BASE_FILE = "base_model.json"
 REMEDY = "Name another checkpoint."
@@ -53,6 +54,8 @@ def add_lora(
     train_language: bool = True,
     train_connector: bool = True,
     train_vit: bool = False,
+    language_in_full: bool = False,
+    vit_in_full: bool = False,
 ) -> PeftModel:
     """Freeze a model and put trainable weights beside its own: LoRA matrices, and a copy of the connector.
 
@@ -68,18 +71,23 @@ def add_lora(
         rank: columns of B.
         alpha: see above.
         dropout: on the input of A.
-        targets: regular expression for the full names of the linear layers; None: the family's language model.
-        train_language: whether the language model gets LoRA at all.
+        targets: the language model's linear layers that get it, see `formcoach.models.lora_targets`.
+        train_language: whether the language model gets LoRA.
         train_connector: whether the connector is trained, in full.
         train_vit: whether the vision tower gets LoRA too.
+        language_in_full: whether a copy of the language model and of its head is trained instead.
+        vit_in_full: whether a copy of the vision tower is trained instead.
 
     Raises:
         UserError: if nothing is to be trained, or `targets` matches no linear layer.
     """
-    wanted = [targets or family.lora_targets] if train_language else []
-    if train_vit:
+    wanted = [target_pattern(model, family, targets)] if train_language and not language_in_full else []
+    if train_vit and not vit_in_full:
         wanted.append(family.vision_lora_targets)
-    if not wanted and not train_connector:
+    copied = [family.connector] if train_connector else []
+    copied += [family.vision] if vit_in_full else []
+    copied += [family.language, *_head(model)] if language_in_full else []
+    if not wanted and not copied:
         raise UserError("nothing is to be trained: language model, connector and vision tower are all frozen")
     hub = HubName.parse(base)
     config = LoraConfig(
@@ -88,7 +96,7 @@ def add_lora(
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules="|".join(wanted) if wanted else DUMMY_TARGET_MODULES,
-        modules_to_save=[family.connector] if train_connector else None,
+        modules_to_save=copied or None,
     )
     if hub:
         base = hub.id
@@ -99,6 +107,14 @@ def add_lora(
         return _adapted(model, config, base)
     except ValueError as error:
         raise UserError(f"LoRA targets {targets!r} do not fit this model: {error}") from None
+
+
+def _head(model: Any) -> list[str]:
+    """Return the name of the language modelling head, unless that is the embedding matrix."""
+    head = model.get_output_embeddings()
+    if head.weight is model.get_input_embeddings().weight:
+        return []
+    return [name for name, module in model.named_modules() if module is head]
 
 
 def save_adapter(model: PeftModel, processor: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:

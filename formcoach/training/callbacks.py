@@ -11,7 +11,6 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from formcoach.config import TrainingConfig, interval_steps
-from formcoach.data.dataset import ClipDataset
 from formcoach.training.run_directory import LOG, METRICS
 
 SECONDS_BETWEEN_LINES = 5  # at least, where there is no terminal; `metrics.jsonl` has every logged step
@@ -40,21 +39,6 @@ class Rhythm(TrainerCallback):
         control.should_evaluate = self._validates and (control.should_save or due)
         control.should_log = control.should_evaluate or control.should_save or step % self._config.log_interval == 0
         return control
-
-
-class EpochCount(TrainerCallback):
-    """Tells the training clips which epoch begins; accelerate does so only where there is one process.
-
-    Args:
-        clips: the training dataset.
-    """
-
-    def __init__(self, clips: ClipDataset) -> None:
-        self._clips = clips
-
-    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Hand the number on; that of a resumed run is a fraction, if it was stopped within an epoch."""
-        self._clips.set_epoch(int(state.epoch or 0))
 
 
 class RunReport:
@@ -177,9 +161,14 @@ def peak_memory() -> str:
     import torch
 
     own = f"{_peak_resident() / 2**30:.2f} GiB"
-    if not torch.cuda.is_available():
-        return own
-    return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB of the GPU, {own} of the computer"
+    return f"{peak_bytes() / 2**30:.2f} GiB of the GPU, {own} of the computer" if torch.cuda.is_available() else own
+
+
+def peak_bytes() -> int:
+    """Return the most bytes that this process has held: of the GPU where there is one, else of the computer."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak_resident()
 
 
 def _peak_resident() -> int:

@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from formcoach.models import default_model, recipe_for, resolve_checkpoint
 from formcoach.models.adapters import fingerprint
 from formcoach.models.location import is_adapter, locate
 from formcoach.training import resumption, run_directory
+from formcoach.training.batches import Batches, BatchSettings, Packing
+from formcoach.training.liger import check_liger
 from formcoach.training.preflight import NAMED, Opened, open_clips
 from formcoach.training.processes import Place
 from formcoach.training.sharding import choose_deepspeed
@@ -54,21 +57,36 @@ class Plan:
     @property
     def steps(self) -> int:
         """All optimizer steps of the run."""
-        if self.config.max_steps is not None:
-            return self.config.max_steps
-        return math.ceil(self.config.epochs * self.steps_per_epoch)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps in one pass over the training samples."""
-        batches = math.ceil(len(self.train.samples) / (self.config.micro_batch_size * self.place.count))
-        return math.ceil(batches / self.config.accumulation(self.place.count))
+        return self.batches([0] * len(self.train.samples)).steps
 
     @property
     def passes(self) -> tuple[float, float]:
         """How often each training and each validation sample is needed."""
         validations = math.ceil(self.steps / interval_steps(self.config.eval_interval, self.steps))
-        return self.steps / self.steps_per_epoch, validations
+        return self.steps * self.config.global_batch_size / len(self.train.samples), validations
+
+    def batches(self, lengths: Sequence[int]) -> Batches:
+        """Return which samples make a step.
+
+        Args:
+            lengths: tokens of each training sample.
+        """
+        config = self.config
+        packing = None
+        if config.dset_pack:
+            kinds = None if config.concat_before_pack else [sample.dataset for sample in self.train.samples]
+            packing = Packing(config.pack_max_length, kinds)
+        settings = BatchSettings(
+            config.epochs,
+            config.max_steps,
+            config.global_batch_size,
+            config.micro_batch_size,
+            self.place.count,
+            config.seed,
+            config.group_by_length,
+            packing,
+        )
+        return Batches(lengths, settings)
 
 
 def make_plan(args: argparse.Namespace, place: Place, began: float) -> Plan:
@@ -99,6 +117,8 @@ def make_plan(args: argparse.Namespace, place: Place, began: float) -> Plan:
     config, lines = _round_frames(replace(config, dtype=_dtype(config, recipe, cuda)))
     notices += lines
     config.accumulation(place.count)  # raises where the batch sizes do not fit
+    if config.liger:
+        check_liger(cuda)
     run, resume = _reused(config) if args.reuse else (None, None)
     if run is None:
         run, resume = _start(args, Path(config.work_dir))

@@ -97,7 +97,7 @@ def kept_bytes(opened: Opened, processor: Any) -> int:
     return 0
 
 
-def check_lengths(opened: Opened, processor: Any, threads: int, max_length: int, datasets: str) -> int:
+def check_lengths(opened: Opened, processor: Any, threads: int, max_length: int, datasets: str) -> list[int]:
     """Measure every sample, visual tokens included; none is ever truncated.
 
     Args:
@@ -108,7 +108,7 @@ def check_lengths(opened: Opened, processor: Any, threads: int, max_length: int,
         datasets: the file that lists the datasets, for the message.
 
     Returns:
-        The longest sample's tokens.
+        Each sample's tokens.
 
     Raises:
         UserError: a sample is longer than `max_length`, or has a text that the model cannot take.
@@ -126,7 +126,8 @@ def check_lengths(opened: Opened, processor: Any, threads: int, max_length: int,
             )
         return length
 
-    return max(_each(measure, list(dict.fromkeys(opened.samples)), threads, "samples measured").values())
+    measured = _each(measure, list(dict.fromkeys(opened.samples)), threads, "samples measured")
+    return [measured[sample] for sample in opened.samples]
 
 
 def _longest(sample: Sample, info: VideoInfo, processor: Any) -> int:

@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,9 +24,12 @@ from formcoach.files import write_json
 from formcoach.models import family_of, load_model
 from formcoach.models.adapters import add_lora
 from formcoach.training import processes, resumption, run_directory
-from formcoach.training.callbacks import EpochCount, Rhythm, RunReport, clock, peak_memory
+from formcoach.training.batches import Batches
+from formcoach.training.callbacks import Rhythm, RunReport, clock, peak_memory
+from formcoach.training.liger import apply_liger
 from formcoach.training.plan import Plan, bad_clips_line, describe
 from formcoach.training.preflight import KEEP_BYTES, Opened, check_lengths, decode_clips, kept_bytes
+from formcoach.training.recompute import recompute
 from formcoach.training.sharding import read_deepspeed, zero_stage
 from formcoach.training.trainer import CoachTrainer
 
@@ -43,7 +46,8 @@ class Prepared:
         model: with its trainable weights.
         processor: the model's.
         kept: clips in memory.
-        longest: tokens of the longest sample.
+        batches: which samples make a step.
+        val_lengths: tokens of each validation sample.
         report: has told what was found so far.
     """
 
@@ -51,8 +55,14 @@ class Prepared:
     model: Any
     processor: Any
     kept: Mapping[Path, ResizedClip]
-    longest: int
+    batches: Batches
+    val_lengths: Sequence[int]
     report: RunReport
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sample."""
+        return max(*self.batches.lengths, *self.val_lengths)
 
 
 def prepare(plan: Plan) -> Prepared:
@@ -68,10 +78,10 @@ def prepare(plan: Plan) -> Prepared:
         report.say(line)
     set_seed(plan.config.seed)
     model, processor = _load(plan)
-    longest = _check_samples(plan, processor)
     plan, kept = _decode(plan, processor, report)
     _check_samples_left(plan)
-    return Prepared(plan, model, processor, kept, longest, report)
+    lengths, val_lengths = _check_samples(plan, processor)
+    return Prepared(plan, model, processor, kept, plan.batches(lengths), val_lengths, report)
 
 
 def train(prepared: Prepared) -> None:
@@ -85,7 +95,7 @@ def train(prepared: Prepared) -> None:
         _open_run(prepared)
         trainer = _trainer(prepared)
         output = trainer.train(str(plan.resume.folder / resumption.FOLDER) if plan.resume is not None else None)
-        _close(plan, trainer, report, output.metrics["train_runtime"])
+        _close(prepared, trainer, output.metrics["train_runtime"])
     processes.leave_group()
 
 
@@ -102,30 +112,36 @@ def _load(plan: Plan) -> tuple[Any, Any]:
     """Load the base model and put the trained weights beside its own."""
     config = plan.config
     device = f"cuda:{plan.place.local_rank}" if plan.cuda else "cpu"
-    base, processor = load_model(config.model, config.dtype, config.quantization, device)
+    base, processor = load_model(config.model, config.dtype, config.quantization, device, attention=config.attn)
     processor.min_frames, processor.max_frames = config.min_frames, config.max_frames
+    family = family_of(config.model)
+    if config.liger:
+        apply_liger(base, family)
     model = add_lora(
         base,
-        family_of(config.model),
+        family,
         config.model,
         rank=config.lora_rank,
         alpha=config.lora_alpha,
         dropout=config.lora_dropout,
-        train_language=not config.freeze_llm and config.lr > 0,
+        targets=config.lora_targets,
+        train_language=config.trains_language,
         train_connector=config.connector_lr > 0,
-        train_vit=not config.freeze_vit and config.vit_lr > 0,
+        train_vit=config.trains_vit,
+        language_in_full=config.trains_language and config.no_lora,
+        vit_in_full=config.trains_vit and not config.lora_vit,
     )
+    recompute(model, family, config.selective_recompute)
     return model, processor
 
 
-def _check_samples(plan: Plan, processor: Any) -> int:
-    """Return the longest sample's tokens; raise if one is too long."""
+def _check_samples(plan: Plan, processor: Any) -> tuple[list[int], list[int]]:
+    """Return the tokens of each training and each validation sample; raise if one is too long."""
     config = plan.config
-    longest = check_lengths(plan.train, processor, plan.threads, config.max_length, config.datasets)
+    lengths = check_lengths(plan.train, processor, plan.threads, config.max_length, config.datasets)
     if plan.val is None:
-        return longest
-    names = str(config.val_datasets)
-    return max(longest, check_lengths(plan.val, processor, plan.threads, config.max_length, names))
+        return lengths, []
+    return lengths, check_lengths(plan.val, processor, plan.threads, config.max_length, str(config.val_datasets))
 
 
 def _check_samples_left(plan: Plan) -> None:
@@ -172,7 +188,7 @@ def _open_run(prepared: Prepared) -> None:
         return
     resolved = {
         "steps": plan.steps,
-        "accumulation": plan.config.accumulation(plan.place.count),
+        "accumulation": prepared.batches.passes,
         "processes": plan.place.count,
         "device": torch.cuda.get_device_name() if plan.cuda else "cpu",
         "training_samples": len(plan.train.samples),
@@ -195,19 +211,19 @@ def _trainer(prepared: Prepared) -> CoachTrainer:
     model, processor = prepared.model, prepared.processor
     if plan.config.deepspeed is not None:
         processes.prepare_deepspeed(plan.place, plan.cuda)
-    arguments = _arguments(plan, _workers(plan, kept))
-    clips = ClipDataset(plan.train.samples, processor, kept, plan.config.seed)
     trainer = CoachTrainer(
         model=model,
-        args=arguments,
+        args=_arguments(plan, prepared.batches, _workers(plan, kept)),
         config=plan.config,
         family=family_of(plan.config.model),
         processor=processor,
         run=plan.run,
         report=report,
-        train_dataset=clips,
+        batches=prepared.batches,
+        val_lengths=prepared.val_lengths,
+        train_dataset=ClipDataset(plan.train.samples, processor, kept, plan.config.seed),
         eval_dataset=ClipDataset(plan.val.samples, processor, kept) if plan.val is not None else None,
-        callbacks=[Rhythm(plan.config, plan.val is not None), EpochCount(clips)],
+        callbacks=[Rhythm(plan.config, plan.val is not None)],
     )
     trainer.remove_callback(PrinterCallback)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -228,16 +244,15 @@ def _workers(plan: Plan, kept: Mapping[Path, ResizedClip]) -> int:
     return min(MOST_WORKERS, max(1, usable_cores() // (2 * plan.place.local_count)))
 
 
-def _arguments(plan: Plan, workers: int) -> TrainingArguments:
+def _arguments(plan: Plan, batches: Batches, workers: int) -> TrainingArguments:
     """Return transformers' settings; `Rhythm` decides what happens when, `RunReport` writes what is logged."""
     config = plan.config
     return TrainingArguments(
         output_dir=str(plan.run),
         per_device_train_batch_size=config.micro_batch_size,
         per_device_eval_batch_size=config.micro_batch_size,
-        gradient_accumulation_steps=config.accumulation(plan.place.count),
-        num_train_epochs=config.epochs,
-        max_steps=config.max_steps or -1,
+        gradient_accumulation_steps=batches.passes,
+        max_steps=batches.steps,
         learning_rate=config.lr,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
@@ -247,10 +262,7 @@ def _arguments(plan: Plan, workers: int) -> TrainingArguments:
         fp16=config.dtype == "float16",
         use_cpu=not plan.cuda,
         deepspeed=read_deepspeed(config.deepspeed) if config.deepspeed is not None else None,
-        activation_checkpointing=config.selective_recompute > 0,
-        activation_checkpointing_kwargs={"use_reentrant": False},
         dataloader_num_workers=workers,
-        dataloader_persistent_workers=workers > 0,
         dataloader_pin_memory=plan.cuda,
         ddp_find_unused_parameters=False,
         remove_unused_columns=False,
@@ -266,11 +278,13 @@ def _arguments(plan: Plan, workers: int) -> TrainingArguments:
     )
 
 
-def _close(plan: Plan, trainer: CoachTrainer, report: RunReport, loop_seconds: float) -> None:
+def _close(prepared: Prepared, trainer: CoachTrainer, loop_seconds: float) -> None:
     """Tell what was done and what comes next."""
+    plan, report = prepared.plan, prepared.report
     seconds = time.monotonic() - plan.began
-    steps = trainer.state.global_step - (plan.resume.step if plan.resume is not None else 0)
-    samples = steps * plan.config.global_batch_size
+    began = plan.resume.step if plan.resume is not None else 0
+    steps = trainer.state.global_step - began
+    samples = prepared.batches.samples_until(trainer.state.global_step) - prepared.batches.samples_until(began)
     best = trainer.state.best_global_step
     chosen = f"step_{best or trainer.state.global_step}"
     loss = f"best validation loss {trainer.state.best_metric:.4f} at step {best}, " if best is not None else ""

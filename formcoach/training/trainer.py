@@ -1,6 +1,8 @@
 """The training loop: transformers' Trainer with three learning rates, a loss per answer token and whole checkpoints."""
 
+import itertools
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainingArguments
 
 from formcoach.config import TrainingConfig
 from formcoach.data.collate import NO_LOSS, TrainingCollator
-from formcoach.errors import UserError
 from formcoach.files import replacing_folder
 from formcoach.models.adapters import save_adapter
 from formcoach.training import resumption, run_directory
-from formcoach.training.callbacks import RunReport
+from formcoach.training.answer_loss import token_losses
+from formcoach.training.batches import Batches, BatchOrder, ValidationOrder
+from formcoach.training.callbacks import RunReport, peak_bytes
+from formcoach.training.loss_guard import LossGuard
 from formcoach.training.schedule import CONNECTOR, LANGUAGE, VISION, LearningRates, parameter_groups, scheduler
 
 RATE_NAMES = {LANGUAGE: "lr", CONNECTOR: "connector_lr", VISION: "vit_lr"}
@@ -34,7 +38,9 @@ class CoachTrainer(Trainer):
         processor: saved with each checkpoint.
         run: the run directory.
         report: is told what happens.
+        batches: which samples make a step.
         train_dataset: a `ClipDataset`.
+        val_lengths: tokens of each sample of `eval_dataset`.
         eval_dataset: another, or None.
         callbacks: transformers' callbacks.
     """
@@ -49,6 +55,8 @@ class CoachTrainer(Trainer):
         processor: Any,
         run: Path,
         report: RunReport,
+        batches: Batches,
+        val_lengths: Sequence[int],
         train_dataset: Dataset,
         eval_dataset: Dataset | None,
         callbacks: list[Any],
@@ -56,7 +64,7 @@ class CoachTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=TrainingCollator(processor.tokenizer.pad_token_id),
+            data_collator=TrainingCollator(processor.tokenizer.pad_token_id, packed=config.dset_pack),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             callbacks=callbacks,
@@ -72,9 +80,14 @@ class CoachTrainer(Trainer):
             config.warmup_ratio,
         )
         self._rates_now = dict.fromkeys(RATE_NAMES.values(), 0.0)  # 0: nothing is trained there
-        self._tokens: Tensor | int = 0  # since the last log, of this process
+        self._batches = batches
+        self._val_lengths = val_lengths
+        self._tokens = 0  # since the last log, of this process
+        self._waited = 0.0  # seconds for data, since the last log
         self._clock = time.monotonic()  # when the steps since the last log began
         self._last_step = 0
+        self._guard = LossGuard(self.accelerator, report, skip=config.nan == "skip")
+        self.loss_is_scaled_for_ga = True
         self._validated: tuple[int, float] | None = None  # step and loss of the newest validation
 
     # Optimizer and schedule
@@ -99,6 +112,40 @@ class CoachTrainer(Trainer):
             self._rates_now[RATE_NAMES[group["part"]]] = rate
         return super()._get_learning_rate()
 
+    # Data
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return this process's forward passes of the whole run; transformers takes it for a single epoch."""
+        return self._loader(self.train_dataset, BatchOrder(self._batches, self.args.process_index))
+
+    def _loader(self, samples: Dataset, order: Sampler) -> DataLoader:
+        """Return what reads ahead."""
+        workers = self.args.dataloader_num_workers
+        return DataLoader(
+            samples,
+            batch_sampler=order,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Tensor]:
+        """Return the batches of an optimizer step and how many answer tokens it has in all processes."""
+        began = time.monotonic()
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        self._waited += time.monotonic() - began
+        answers = sum(int((batch["labels"] != NO_LOSS).sum()) for batch in batches)
+        return batches, self.accelerator.reduce(torch.tensor(answers, device=device), "sum")
+
+    def _prepare_input(self, data: Any) -> Any:
+        """Copy pinned memory to the GPU while that computes; the parent would wait."""
+        if isinstance(data, Tensor) and self.args.dataloader_pin_memory:
+            data = data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
+
     # Loss
 
     def compute_loss(
@@ -107,48 +154,54 @@ class CoachTrainer(Trainer):
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
-    ) -> Any:
+    ) -> Tensor:
         """Return the sum over the micro batch's answer tokens, divided by those of the whole global batch.
 
         Raises:
             UserError: it is not finite; nothing was learned from it.
         """
         ids = inputs.pop("ids")
-        self._tokens = self._tokens + inputs["attention_mask"].sum()
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        value = loss[0] if return_outputs else loss
-        if not torch.isfinite(value):
-            raise UserError(
-                f"the loss is {value.item()} in step {self.state.global_step + 1}, samples {', '.join(ids)}; "
-                "lower --lr, or use --dtype bf16 or fp32"
-            )
+        self._tokens += inputs.pop("tokens")
+        losses, _ = token_losses(model, inputs)
+        # Gradients are averaged over processes, and each has its share of the answer tokens only.
+        loss = losses.sum() * (self.args.world_size / num_items_in_batch)
+        loss = self._guard.watch(loss, ids, model)
+        if self.accelerator.sync_gradients:
+            self._guard.check_losses(self.state.global_step + 1)
         return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
+        """Return the norm of the gradients before they are cut.
+
+        Raises:
+            UserError: it is not finite. In float16 it may be: the loss is scaled less from then on.
+        """
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if self._config.dtype != "float16":
+            self._guard.check_gradients(norm, self.state.global_step + 1)
+        self._guard.next_step()
+        return norm
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Return the validation loss: the mean over all answer tokens of all samples."""
         self.model.eval()
+        order = ValidationOrder(self._val_lengths, self._batches.settings, self.args.process_index)
         total = torch.zeros(2, dtype=torch.float64)
-        for inputs in self.get_eval_dataloader():
-            inputs.pop("ids")
-            sums = self.accelerator.gather_for_metrics(self._token_losses(self._prepare_inputs(inputs)))  # (B, 2)
-            total += sums.sum(0).double().cpu()
+        for inputs in self._loader(self.eval_dataset, order):
+            for name in ("ids", "tokens"):
+                inputs.pop(name)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                losses, answers = token_losses(self.model, self._prepare_inputs(inputs))
+            total += torch.stack([losses.sum(dtype=torch.float64), answers.sum(dtype=torch.float64)]).cpu()
+        total = self.accelerator.reduce(total.to(self.args.device), "sum").cpu()
         loss = (total[0] / total[1]).item()
-        self._validated = (self.state.global_step, loss)
-        self._report.validation(self.state.global_step, round(self.state.epoch or 0.0, 4), loss)
+        step = self.state.global_step
+        self._validated = (step, loss)
+        self._report.validation(step, round(self._batches.epoch(step), 4), loss)
         self._clock = time.monotonic()
         metrics = {"eval_loss": loss}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    @torch.no_grad()
-    def _token_losses(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Return each sample's summed loss and its number of answer tokens: (B, 2)."""
-        targets = inputs.pop("labels")[:, 1:]  # (B, L - 1)
-        logits = self.model(**inputs).logits[:, :-1]  # (B, L - 1, vocabulary)
-        answers = targets != NO_LOSS
-        losses = nn.functional.cross_entropy(logits[answers].float(), targets[answers], reduction="none")
-        spread = torch.zeros(targets.shape, device=losses.device).masked_scatter_(answers, losses)
-        return torch.stack([spread.sum(1), answers.sum(1).float()], dim=1)
 
     # Log
 
@@ -158,19 +211,23 @@ class CoachTrainer(Trainer):
             return
         step = self.state.global_step
         seconds = time.monotonic() - self._clock
-        tokens = self.accelerator.gather(torch.as_tensor(self._tokens, device=self.args.device)).sum().item()
-        samples = (step - self._last_step) * self._config.global_batch_size
+        sums = torch.tensor([self._tokens, self._waited], dtype=torch.float64, device=self.args.device)
+        tokens, waited = self.accelerator.reduce(sums, "sum").tolist()
+        samples = self._batches.samples_until(step) - self._batches.samples_until(self._last_step)
         record = {
             "step": step,
-            "epoch": round(self.state.epoch, 4),
+            "epoch": round(self._batches.epoch(step), 4),
             "loss": logs["loss"],
             **self._rates_now,
             "grad_norm": logs["grad_norm"],
             "tokens_per_second": round(tokens / seconds, 1),
             "samples_per_second": round(samples / seconds, 3),
+            "seconds": round(seconds / (step - self._last_step), 4),
+            "data_wait": round(waited / self.args.world_size / seconds, 4),
+            "memory_gb": round(peak_bytes() / 1e9, 3),
         }
         self._report.step(record, self.state.max_steps)
-        self._tokens, self._last_step, self._clock = 0, step, time.monotonic()
+        self._tokens, self._waited, self._last_step, self._clock = 0, 0.0, step, time.monotonic()
 
     # Checkpoints
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from formcoach.data.augment import DEFAULT
 from formcoach.data.collate import NO_LOSS, TrainingCollator
-from formcoach.data.dataset import ClipDataset, Sample, read_resized
+from formcoach.data.dataset import ClipDataset, Pick, Sample, read_resized
 from formcoach.models import load_model
 
 MODEL = Path(__file__).resolve().parents[1] / "fixtures" / "internvideo2_5_tiny"
@@ -35,14 +35,10 @@ def samples(tmp_path_factory, write_clip) -> list[Sample]:
 
 
 def items(dataset: ClipDataset, workers: int = 0, epochs: int = 1) -> list[list[dict]]:
-    loader = DataLoader(
-        dataset, batch_size=1, num_workers=workers, persistent_workers=workers > 0, collate_fn=TrainingCollator(0)
-    )
-    epochs_items = []
-    for epoch in range(epochs):
-        dataset.set_epoch(epoch)
-        epochs_items.append(list(loader))
-    return epochs_items
+    picks = [[Pick(index, epoch)] for epoch in range(epochs) for index in range(len(dataset))]
+    loader = DataLoader(dataset, batch_sampler=picks, num_workers=workers, collate_fn=TrainingCollator(0))
+    found = list(loader)
+    return [found[epoch * len(dataset) : (epoch + 1) * len(dataset)] for epoch in range(epochs)]
 
 
 def same(one: dict, other: dict) -> bool:
@@ -61,12 +57,10 @@ def test_workers_give_the_same_items_and_epochs_other_ones(samples, processor):
 def test_an_epoch_can_be_entered_anywhere(samples, processor):
     dataset = ClipDataset(samples, processor, {}, SEED)
     whole = items(dataset, epochs=3)
-    late = ClipDataset(samples, processor, {}, SEED)
-    late.set_epoch(2)
-    assert torch.equal(late[3]["pixel_values"], whole[2][3]["pixel_values"])
-    other = ClipDataset(samples, processor, {}, SEED + 1)
-    other.set_epoch(2)
-    assert not torch.equal(other[3]["pixel_values"], late[3]["pixel_values"])
+    late = ClipDataset(samples, processor, {}, SEED)[Pick(3, epoch=2)]
+    assert torch.equal(late["pixel_values"], whole[2][3]["pixel_values"])
+    other = ClipDataset(samples, processor, {}, SEED + 1)[Pick(3, epoch=2)]
+    assert not torch.equal(other["pixel_values"], late["pixel_values"])
 
 
 def test_clips_in_memory_give_the_same_items(samples, processor):
@@ -74,10 +68,8 @@ def test_clips_in_memory_give_the_same_items(samples, processor):
     before = {clip: resized.frames.copy() for clip, resized in kept.items()}
     with_memory, without = ClipDataset(samples, processor, kept, SEED), ClipDataset(samples, processor, {}, SEED)
     for epoch in range(4):
-        with_memory.set_epoch(epoch)
-        without.set_epoch(epoch)
         for index in range(len(samples)):
-            one, other = with_memory[index], without[index]
+            one, other = with_memory[Pick(index, epoch)], without[Pick(index, epoch)]
             assert torch.equal(one["pixel_values"], other["pixel_values"])
             assert torch.equal(one["input_ids"], other["input_ids"])
     assert all(np.array_equal(kept[clip].frames, frames) for clip, frames in before.items())
@@ -89,8 +81,7 @@ def test_a_mirrored_sample_has_mirrored_pixels_and_texts(samples, processor):
     dataset = ClipDataset([sample], processor, {}, SEED)
     seen = set()
     for epoch in range(12):
-        dataset.set_epoch(epoch)
-        item = dataset[0]
+        item = dataset[Pick(0, epoch)]
         text = processor.tokenizer.decode(item["input_ids"])
         answer = processor.tokenizer.decode(item["labels"][item["labels"] != NO_LOSS])
         flipped = "right arm?" in text
@@ -116,6 +107,13 @@ def test_a_changed_tempo_changes_frames_and_duration_together(samples, processor
 def test_what_an_epoch_repeats_is_changed_in_another_way(samples, processor):
     dataset = ClipDataset([samples[0], samples[0]], processor, {}, SEED)
     assert not torch.equal(dataset[0]["pixel_values"], dataset[1]["pixel_values"])
+
+
+def test_variants_come_again(samples, processor):
+    dataset = ClipDataset(samples, processor, {}, SEED, variants=2)
+    first, second, third = (dataset[Pick(0, epoch)] for epoch in range(3))
+    assert same(first, third)
+    assert not same(first, second)
 
 
 def test_validation_is_never_changed(samples, processor):

@@ -71,11 +71,7 @@ def test_closing_report_names_the_adapter_and_the_next_command(project, capsys) 
 def test_each_part_is_trained_at_its_own_rate(project, logged) -> None:
     rates = {"lr": 4e-3, "connector_lr": 2e-3, "vit_lr": 1e-3}
     flags = [part for name, rate in rates.items() for part in (f"--{name}", rate)]
-    project_flags = [flag for flag in project.flags() if flag != "--freeze-vit"]
-    from formcoach.training.launch import main
-
-    run = project.root / "run"
-    main([*project_flags, "--deepspeed", "none", "--work-dir", str(run), "--max-steps", "1", *map(str, flags)])
+    run = project.train("--lora-vit", "--max-steps", "1", *flags)
     assert {name: logged(run, name) for name in rates} == {name: [rate] for name, rate in rates.items()}
     # Adam's first step moves every weight that has a gradient by its learning rate; LoRA's B starts at 0.
     moved = weights(run, 1)

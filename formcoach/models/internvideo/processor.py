@@ -154,12 +154,22 @@ class InternVideoProcessor:
         """
         prompt = self.prompt(question, len(frames), duration)
         ids = self.tokenizer(prompt).input_ids
-        features = {"pixel_values": self.pixel_values(frames)}
+        features = self.visual_inputs(frames)
         if answer is not None:
             ids, features["labels"] = self.with_answer(prompt, ids, answer)
         features["input_ids"] = torch.tensor([ids])
         features["attention_mask"] = torch.ones_like(features["input_ids"])
         return BatchFeature(features)
+
+    def text_inputs(self, question: str, frames: int, duration: float | None, answer: str) -> tuple[Tensor, Tensor]:
+        """Return ``input_ids (L)`` and ``labels (L)`` of a training sample, see `__call__`."""
+        prompt = self.prompt(question, frames, duration)
+        ids, labels = self.with_answer(prompt, self.tokenizer(prompt).input_ids, answer)
+        return torch.tensor(ids), labels[0]
+
+    def visual_inputs(self, frames: np.ndarray) -> dict[str, Tensor]:
+        """Return the model's visual arguments for a clip, see `__call__`."""
+        return {"pixel_values": self.pixel_values(frames)}
 
     def prompt(self, question: str, frames: int, duration: float | None = None) -> str:
         """Return the prompt for a clip of `frames` frames, up to where the answer begins."""
