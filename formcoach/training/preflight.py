@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from formcoach.command import progress
-from formcoach.data.augment import allowed, longest, mirror_text, timeline
 from formcoach.data.dataset import ResizedClip, Sample, read_resized
 from formcoach.data.video import VideoInfo, probe
 from formcoach.errors import ClipError, UserError
+from formcoach.training.lengths import measure
 
 # Resized clips are kept in memory if all that are needed again fit in here. 1 GiB holds 216 clips of 12 frames at
 # 140 x 140 seven times over, or as many of 8 frames at 448 x 448.
@@ -113,32 +113,17 @@ def check_lengths(opened: Opened, processor: Any, threads: int, max_length: int,
     Raises:
         UserError: a sample is longer than `max_length`, or has a text that the model cannot take.
     """
-
-    def measure(sample: Sample) -> int:
-        try:
-            length = _longest(sample, opened.infos[sample.clip], processor)
-        except UserError as error:
-            raise UserError(f"{datasets}: sample {sample.id}: {error}") from None
-        if length > max_length:
+    try:
+        lengths = measure(opened.samples, opened.infos, processor, threads, None)
+    except UserError as error:
+        raise UserError(f"{datasets}: {error}") from None
+    for sample, length in zip(opened.samples, lengths, strict=True):
+        if length.total > max_length:
             raise UserError(
-                f"{datasets}: sample {sample.id} has {length} tokens, more than --max-length {max_length}; "
+                f"{datasets}: sample {sample.id} has {length.total} tokens, more than --max-length {max_length}; "
                 "raise it, lower --max_num_frames or remove the sample"
             )
-        return length
-
-    measured = _each(measure, list(dict.fromkeys(opened.samples)), threads, "samples measured")
-    return [measured[sample] for sample in opened.samples]
-
-
-def _longest(sample: Sample, info: VideoInfo, processor: Any) -> int:
-    """Return a sample's tokens, or how many it can get by augmentation."""
-    lengths = []
-    for changes in longest(allowed(sample.augmentations, (sample.question, sample.answer))):
-        shown = len(timeline(changes, info.frames))
-        frames = len(processor.select_frames(shown, info.fps))
-        question, answer = mirror_text(sample.question, changes), mirror_text(sample.answer, changes)
-        lengths.append(processor.sample_length(question, frames, shown / info.fps, answer))
-    return max(lengths)
+    return [length.total for length in lengths]
 
 
 def _sort_out(found: Mapping[Path, Result | ClipError], skip_bad: bool) -> tuple[dict[Path, Result], list[ClipError]]:

@@ -49,9 +49,12 @@ def test_item_is_what_the_processor_makes_of_the_clip(sample: Sample, processor)
     assert "The video lasts for 3.00 seconds, and 4 frames" in processor.tokenizer.decode(item["input_ids"])
 
 
-def test_sample_length_is_that_of_the_item(sample: Sample, processor) -> None:
+def test_sample_lengths_are_those_of_the_item(sample: Sample, processor) -> None:
     item = ClipDataset([sample], processor, {})[0]
-    assert processor.sample_length(sample.question, 4, 3.0, ANSWER) == len(item["input_ids"])
+    visual = (item["input_ids"] == processor.tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")).sum().item()
+    answer = (item["labels"] != NO_LOSS).sum().item()
+    text = len(item["input_ids"]) - visual - answer
+    assert processor.sample_lengths(sample.question, 4, 3.0, ANSWER) == (text, visual, answer)
 
 
 def test_clip_in_memory_gives_the_same_item(sample: Sample, processor) -> None:

@@ -1,15 +1,17 @@
 """Prompt, labels and pixel values."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
 from original_checkpoints import FIXTURE
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from formcoach.errors import UserError
+from formcoach.models import load_model
 from formcoach.models.internvideo.processor import CONTROL_TOKENS, InternVideoProcessor, ProcessorSettings
 from formcoach.models.internvideo.tokenizer import load_tokenizer
 
@@ -139,3 +141,43 @@ def test_damaged_settings_are_named(processor, tmp_path):
     (tmp_path / "processor_config.json").write_text('{"image_size": "big"}')
     with pytest.raises(UserError, match=r"processor_config\.json: Expected `int`, got `str` - at `\$\.image_size`"):
         InternVideoProcessor.from_pretrained(tmp_path)
+
+
+TEXTS = (
+    "squats",
+    "",
+    " ",
+    "  two spaces  in front and behind  ",
+    "\nlines\n\nand\ttabs\r\n",
+    "naïve façade, １２３ ﬁt",
+    "深蹲：膝盖内扣",
+    "👍🏽 e\u0301 \u200b\ufeff",
+    "<s></s><|im_start <unk>",
+    "Frame1: The video lasts for 3.00 seconds",
+)
+
+
+@pytest.mark.parametrize("model", [FIXTURE, "tiny"])
+def test_lengths_are_those_of_the_inputs(model):
+    _, processor = load_model(model)
+    placeholder = processor.tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")
+    for (question, answer), duration in itertools.product(itertools.product(TEXTS, TEXTS), (None, 4.831, 61.0)):
+        for frames in (4, 12):
+            ids, labels = processor.text_inputs(question, frames, duration, answer)
+            visual, answered = (ids == placeholder).sum().item(), (labels != -100).sum().item()
+            expected = (len(ids) - visual - answered, visual, answered)
+            assert processor.sample_lengths(question, frames, duration, answer) == expected
+
+
+def test_an_answer_that_the_tokenizer_merges_with_the_prompt_is_refused(frames):
+    words = {"<unk>": 0, "<s>": 1, "</s>": 2, "a": 3, "assistant": 4, "assistanta": 5, "user": 6, "system": 7}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    backend.normalizer = normalizers.Replace("\n", "")
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    control = list(CONTROL_TOKENS)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, additional_special_tokens=control, **roles)
+    processor = InternVideoProcessor(tokenizer, ProcessorSettings(image_size=56))
+    for make in (processor.text_inputs, processor.sample_lengths):
+        with pytest.raises(UserError, match="the answer 'a' begins with characters that the tokenizer merges"):
+            make("Well?", 4, 3.0, "a")

@@ -14,6 +14,7 @@ from formcoach.data.sampling import frame_count as frames_for
 from formcoach.data.sampling import frame_indices, round_limits
 from formcoach.errors import UserError
 from formcoach.files import read_json, write_json
+from formcoach.models.internvideo.text_lengths import TextLengths, check_begin
 
 SETTINGS_FILE = "processor_config.json"
 
@@ -84,6 +85,7 @@ class InternVideoProcessor:
         self.settings = settings
         self.min_frames = settings.min_frames
         self.max_frames = settings.max_frames
+        self._lengths = TextLengths(tokenizer.backend_tokenizer, IMAGE_END, TURN_START, TURN_END)
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
         self._scale = (1 / (255 * std)).view(3, 1, 1)
         self._shift = (-mean / std).view(3, 1, 1)
@@ -176,7 +178,7 @@ class InternVideoProcessor:
         lines = []
         if duration is not None:
             lines.append(
-                f"The video lasts for {duration:.2f} seconds, and {frames} frames are uniformly sampled from it."
+                f"The video lasts for {_seconds(duration)} seconds, and {frames} frames are uniformly sampled from it."
             )
         image = IMAGE_START + IMAGE_TOKEN * self.settings.tokens_per_frame + IMAGE_END
         lines += [f"Frame{number}: {image}" for number in range(1, frames + 1)]
@@ -209,10 +211,19 @@ class InternVideoProcessor:
             raise ValueError(f"{len(frames)} frames are not a positive multiple of {self.settings.frames_per_group}")
         return torch.addcmul(self._shift, pixels.to(torch.float32), self._scale).contiguous()
 
-    def sample_length(self, question: str, frames: int, duration: float | None, answer: str) -> int:
-        """Return how many tokens a training sample of `frames` frames has, visual tokens included."""
-        prompt = self.prompt(question, frames, duration)
-        return len(self.tokenizer(prompt + _plain(answer, "answer") + TURN_END).input_ids)
+    def sample_lengths(self, question: str, frames: int, duration: float | None, answer: str) -> tuple[int, int, int]:
+        """Return how many tokens a training sample has: of its prompt's text, visual ones, and those with a label.
+
+        Together they are as many as `text_inputs` returns for the same arguments, at a fraction of its time.
+
+        Raises:
+            UserError: as `text_inputs`.
+        """
+        said = "" if duration is None else _seconds(duration)
+        visual = frames * self.settings.tokens_per_frame
+        head = self._lengths.head(frames, said, lambda: self.prompt("", frames, duration))
+        tail, answered = self._lengths.tail(question, _plain(answer, "answer"), lambda: self.prompt(question, 1))
+        return head - visual + tail, visual, answered
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
         """Return the text of token ids without special tokens and surrounding white space."""
@@ -227,15 +238,18 @@ class InternVideoProcessor:
             answer: what the model shall answer.
 
         Raises:
-            UserError: if the answer contains one of the model's control tokens.
-            ValueError: if the tokenizer would merge the prompt's end with the answer's beginning.
+            UserError: if the answer contains one of the model's control tokens, or see `check_begin`.
         """
         ids = self.tokenizer(prompt + _plain(answer, "answer") + TURN_END).input_ids
-        if ids[: len(prompt_ids)] != prompt_ids:
-            raise ValueError(f"the tokenizer merges the prompt's end with the answer's beginning: {answer[:40]!r}")
+        check_begin(prompt_ids, ids, answer)
         labels = torch.tensor([ids])
         labels[:, : len(prompt_ids)] = NO_LOSS
         return ids, labels
+
+
+def _seconds(duration: float) -> str:
+    """Return a duration as prompts say it."""
+    return f"{duration:.2f}"
 
 
 def _plain(text: str, what: str) -> str:
