@@ -18,21 +18,31 @@ Value = TypeVar("Value")
 
 
 class FileCache(Generic[Value]):
-    """Values of one type, one a file, in one MessagePack file beside the clips.
+    """Values of one type, one a file, in one MessagePack file: beside the clips, or in a folder of its own.
 
     A cache that is damaged or was written by another version is begun anew: nothing in it is worth an error. Two
     processes may use it at once; the one that saves last wins, and both are right.
 
     Args:
-        root: the dataset folder, which the keys are relative to.
+        root: the dataset folder, which the keys are relative to; None: keys are absolute paths.
         name: of the cache.
-        kind: the type of the values, a msgspec struct.
+        kind: the type of the values, one that msgspec knows.
         version: raised whenever the meaning of the values changes.
+        folder: where the cache lies; None: in the dataset folder.
+
+    Raises:
+        ValueError: both `root` and `folder` are None.
     """
 
-    def __init__(self, root: Path, name: str, kind: type[Value], version: int) -> None:
-        self.path = root / FOLDER / f"{name}.msgpack"
-        self._root = root
+    def __init__(
+        self, root: Path | None, name: str, kind: type[Value], version: int, folder: Path | None = None
+    ) -> None:
+        if folder is None:
+            if root is None:
+                raise ValueError("a cache needs a folder")
+            folder = root / FOLDER
+        self.path = folder / f"{name}.msgpack"
+        self._prefix = "" if root is None else f"{root}/"
         self._version = version
         self._content = tuple[int, dict[str, tuple[int, int, kind]]]  # version, path -> size, mtime_ns, value
         self._entries: dict[str, tuple[int, int, Value]] = self._load()
@@ -72,7 +82,7 @@ class FileCache(Generic[Value]):
 
     def _state(self, key: str) -> tuple[int, int] | None:
         try:
-            status = os.stat(f"{self._root}/{key}")  # noqa: PTH116  # six times as fast, and asked 300,000 times
+            status = os.stat(self._prefix + key)  # noqa: PTH116  # six times as fast, and asked 300,000 times
         except (OSError, ValueError):
             return None
         return (status.st_size, status.st_mtime_ns) if S_ISREG(status.st_mode) else None

@@ -24,7 +24,8 @@ def token_losses(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[Tensor, T
     """
     arguments = dict(inputs)
     columns, labels = arguments.pop("columns"), arguments.pop("labels")
-    logits = model(**arguments, logits_to_keep=columns).logits  # (B, K, vocabulary)
+    # Without a cache for generation, which would hide from attention that a row is packed.
+    logits = model(**arguments, logits_to_keep=columns, use_cache=False).logits  # (B, K, vocabulary)
     targets = labels[:, columns + 1]  # (B, K)
     losses = nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=NO_LOSS, reduction="none"

@@ -5,10 +5,9 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,8 +16,7 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
-from formcoach.command import EXIT_USER_ERROR, usable_cores
-from formcoach.data.dataset import ClipDataset, ResizedClip
+from formcoach.command import EXIT_USER_ERROR
 from formcoach.errors import UserError
 from formcoach.files import write_json
 from formcoach.models import family_of, load_model
@@ -26,15 +24,15 @@ from formcoach.models.adapters import add_lora
 from formcoach.training import processes, resumption, run_directory
 from formcoach.training.batches import Batches
 from formcoach.training.callbacks import Rhythm, RunReport, clock, peak_memory
+from formcoach.training.inputs import Inputs, check_clips, make_inputs
 from formcoach.training.liger import apply_liger
-from formcoach.training.plan import Plan, bad_clips_line, describe
-from formcoach.training.preflight import KEEP_BYTES, Opened, check_lengths, decode_clips, kept_bytes
+from formcoach.training.plan import Plan, describe
+from formcoach.training.preflight import check_lengths
 from formcoach.training.recompute import recompute
 from formcoach.training.sharding import read_deepspeed, zero_stage
 from formcoach.training.trainer import CoachTrainer
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Prepared:
         plan: the training; samples whose clips cannot be decoded are left out.
         model: with its trainable weights.
         processor: the model's.
-        kept: clips in memory.
+        inputs: the samples as the model's inputs.
         batches: which samples make a step.
         val_lengths: tokens of each validation sample.
         report: has told what was found so far.
@@ -54,7 +52,7 @@ class Prepared:
     plan: Plan
     model: Any
     processor: Any
-    kept: Mapping[Path, ResizedClip]
+    inputs: Inputs
     batches: Batches
     val_lengths: Sequence[int]
     report: RunReport
@@ -62,7 +60,7 @@ class Prepared:
     @property
     def longest(self) -> int:
         """Tokens of the longest sample."""
-        return max(*self.batches.lengths, *self.val_lengths)
+        return max((*self.batches.lengths, *self.val_lengths))
 
 
 def prepare(plan: Plan) -> Prepared:
@@ -78,10 +76,11 @@ def prepare(plan: Plan) -> Prepared:
         report.say(line)
     set_seed(plan.config.seed)
     model, processor = _load(plan)
-    plan, kept = _decode(plan, processor, report)
+    plan, kept = check_clips(plan, processor, report)
     _check_samples_left(plan)
     lengths, val_lengths = _check_samples(plan, processor)
-    return Prepared(plan, model, processor, kept, plan.batches(lengths), val_lengths, report)
+    inputs = make_inputs(plan, model.get_base_model(), processor, kept, report)
+    return Prepared(plan, model, processor, inputs, plan.batches(lengths), val_lengths, report)
 
 
 def train(prepared: Prepared) -> None:
@@ -156,31 +155,6 @@ def _check_samples_left(plan: Plan) -> None:
         )
 
 
-def _decode(plan: Plan, processor: Any, report: RunReport) -> tuple[Plan, dict[Path, ResizedClip]]:
-    """Decode what is kept in memory: clips that are needed more than once, if all of a set fit."""
-    train_passes, val_passes = plan.passes
-    budget = KEEP_BYTES // plan.place.local_count
-    train, kept = _decode_part(plan, plan.train, processor, budget if train_passes > 1 else 0)
-    parts = [train]
-    if plan.val is not None:
-        budget -= sum(clip.frames.nbytes for clip in kept.values())
-        val, more = _decode_part(plan, plan.val, processor, budget if val_passes > 1 else 0)
-        parts.append(val)
-        kept |= more
-    for part in parts:
-        for line in bad_clips_line(part):
-            report.say(line)
-    return replace(plan, train=train, val=parts[1] if plan.val is not None else None), kept
-
-
-def _decode_part(plan: Plan, opened: Opened, processor: Any, budget: int) -> tuple[Opened, dict[Path, ResizedClip]]:
-    """Decode all clips of a set if they fit in `budget` bytes, or if undecodable ones shall be left out."""
-    keep = budget > 0 and kept_bytes(opened, processor) <= budget
-    if not keep and not plan.config.skip_bad_clips:
-        return opened, {}
-    return decode_clips(opened, processor, plan.threads, keep, plan.config.skip_bad_clips)
-
-
 def _open_run(prepared: Prepared) -> None:
     """Create or take up the run directory; from here on something is written."""
     plan, report = prepared.plan, prepared.report
@@ -207,13 +181,13 @@ def _open_run(prepared: Prepared) -> None:
 
 def _trainer(prepared: Prepared) -> CoachTrainer:
     """Put model, data and settings together."""
-    plan, report, kept = prepared.plan, prepared.report, prepared.kept
+    plan, report, inputs = prepared.plan, prepared.report, prepared.inputs
     model, processor = prepared.model, prepared.processor
     if plan.config.deepspeed is not None:
         processes.prepare_deepspeed(plan.place, plan.cuda)
     trainer = CoachTrainer(
         model=model,
-        args=_arguments(plan, prepared.batches, _workers(plan, kept)),
+        args=_arguments(plan, prepared.batches, inputs.workers),
         config=plan.config,
         family=family_of(plan.config.model),
         processor=processor,
@@ -221,8 +195,8 @@ def _trainer(prepared: Prepared) -> CoachTrainer:
         report=report,
         batches=prepared.batches,
         val_lengths=prepared.val_lengths,
-        train_dataset=ClipDataset(plan.train.samples, processor, kept, plan.config.seed),
-        eval_dataset=ClipDataset(plan.val.samples, processor, kept) if plan.val is not None else None,
+        train_dataset=inputs.train,
+        eval_dataset=inputs.val,
         callbacks=[Rhythm(plan.config, plan.val is not None)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -233,15 +207,6 @@ def _trainer(prepared: Prepared) -> CoachTrainer:
     going = f"continuing at {plan.resume.folder}" if plan.resume is not None else f"run directory {plan.run}"
     report.say(f"training {trained / 1e6:.2f} million parameters in {numbers} with {how}; {going}")
     return trainer
-
-
-def _workers(plan: Plan, kept: Mapping[Path, ResizedClip]) -> int:
-    """Return how many processes read clips ahead; none are needed for clips that are in memory and stay as they are."""
-    if plan.config.num_workers is not None:
-        return plan.config.num_workers
-    if plan.train.samples[0].clip in kept and not any(sample.augmentations for sample in plan.train.samples):
-        return 0
-    return min(MOST_WORKERS, max(1, usable_cores() // (2 * plan.place.local_count)))
 
 
 def _arguments(plan: Plan, batches: Batches, workers: int) -> TrainingArguments:

@@ -113,13 +113,13 @@ def test_gradient_checkpointing_changes_memory_and_not_the_loss(project, logged)
 def test_clips_read_ahead_give_the_same_losses_as_clips_in_memory(project, logged) -> None:
     flags = ("--max-steps", 4, "--checkpoint-interval", -1)
     run = project.train(*flags, "--num-workers", 0)
-    from formcoach.training import run as run_module
+    from formcoach.training import inputs
 
-    budget, run_module.KEEP_BYTES = run_module.KEEP_BYTES, 0
+    budget, inputs.KEEP_BYTES = inputs.KEEP_BYTES, 0
     try:
         project.train(*flags, "--num-workers", 1)
     finally:
-        run_module.KEEP_BYTES = budget
+        inputs.KEEP_BYTES = budget
     assert logged(project.root / "run_2", "loss") == logged(run, "loss")
 
 

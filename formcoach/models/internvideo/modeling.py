@@ -52,9 +52,19 @@ class InternVideoModel(InternVLModel):
         Raises:
             ValueError: if the number of frames is not a multiple of `config.frames_per_group`.
         """
-        tokens = self.merge_frames(pixel_values)
+        return self.connect(self.merge_frames(pixel_values))
+
+    def connect(self, tokens: Tensor) -> Tensor:
+        """Run the connector: (groups, tokens_per_group, 4 vision channels) -> (., ., hidden size of the LLM)."""
         connector = self.multi_modal_projector
         return connector(tokens.to(connector.linear_1.weight.dtype))  # float32 where it is trained on a bf16 base
+
+    def forward(self, *args: Any, visual_tokens: Tensor | None = None, **kwargs: Any) -> Any:
+        """Compute as the parent does, also from ``visual_tokens``, what `merge_frames` returned, instead of pixels."""
+        if visual_tokens is not None:
+            image = BaseModelOutputWithPooling(pooler_output=self.connect(visual_tokens))
+            kwargs["mm_encoder_outputs"] = {"image": image}
+        return super().forward(*args, **kwargs)
 
     def merge_frames(self, pixel_values: Tensor) -> Tensor:
         """Return what the connector gets: (frames, 3, size, size) -> (groups, tokens_per_group, 4 vision channels).
@@ -88,8 +98,9 @@ class InternVideoForConditionalGeneration(InternVLForConditionalGeneration):
     """InternVideo2.5: answers a question about clips.
 
     `forward` takes ``input_ids (batch, L)``, ``attention_mask (batch, L)``, ``pixel_values (frames of all clips, 3,
-    size, size)`` and optionally ``labels (batch, L)`` with -100 where there is no loss; the visual tokens of the
-    clips replace the ``<IMG_CONTEXT>`` placeholders of the batch in order.
+    size, size)`` or in their place what `frozen_features` returned, and optionally ``labels (batch, L)`` with -100
+    where there is no loss. The visual tokens of the clips replace the ``<IMG_CONTEXT>`` placeholders of the batch in
+    order.
     """
 
     config: InternVideoConfig
@@ -100,6 +111,13 @@ class InternVideoForConditionalGeneration(InternVLForConditionalGeneration):
         self.model = InternVideoModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
+
+    def frozen_features(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Return what `forward` takes in place of a clip's ``pixel_values``, computed by the vision tower alone.
+
+        It is what training keeps where the vision tower is frozen: at the 8B's sizes 1 MB for 8 frames.
+        """
+        return {"visual_tokens": self.model.merge_frames(pixel_values)}
 
     def get_video_features(self, pixel_values: Tensor) -> Tensor:
         """See `InternVideoModel.encode_frames`."""

@@ -1,0 +1,300 @@
+"""What the frozen part of a model makes of each clip, computed once and kept on disk.
+
+Training then reads memory-mapped tensors: it neither decodes clips nor runs the vision tower. A file holds the features
+of one clip seen in one way. Its name is a hash of the clip's content, of the frames that are shown and of how they are
+changed; its folder's name one of the vision tower's weights, of the preprocessing and of the number format. So nothing
+is ever found for something else, runs can share a folder, and what is no longer used can simply be deleted.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from formcoach.command import progress
+from formcoach.data.augment import timeline
+from formcoach.data.dataset import ClipDataset, Pick, Sample, View, VisualInputs
+from formcoach.data.file_cache import FileCache
+from formcoach.data.video import VideoInfo
+from formcoach.errors import UserError
+from formcoach.files import replacing
+from formcoach.models.family import Family
+
+VERSION = 1  # of the files
+_PAUSE = 0.2  # seconds
+_PATTERN = (5, 7)  # height and width of the frames that the preprocessing is tried on
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A clip seen in one way.
+
+    Args:
+        index: of a sample that shows it.
+        view: how.
+        path: the file for its features.
+    """
+
+    index: int
+    view: View
+    path: Path
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What `fill` found and did.
+
+    Args:
+        found: clips whose features were there before, each counted once for each way in which it is seen.
+        added: clips whose features were computed, by all processes.
+        size: bytes of all of them.
+    """
+
+    found: int
+    added: int
+    size: int
+
+    def __str__(self) -> str:
+        total = self.found + self.added
+        return f"{total} clips, {self.found / total:.0%} found, {self.added} computed; {self.size / 1e6:.1f} MB"
+
+
+class FeatureCache:
+    """The features of the clips of a run.
+
+    Args:
+        folder: of the files of this model and preprocessing.
+        infos: what each clip's file says about its frames.
+        contents: a hash of each clip's file.
+        processor: chooses the frames.
+    """
+
+    def __init__(
+        self, folder: Path, infos: Mapping[Path, VideoInfo], contents: Mapping[Path, str], processor: Any
+    ) -> None:
+        self.folder = folder
+        self._infos = infos
+        self._contents = contents
+        self._processor = processor
+
+    def path(self, sample: Sample, view: View) -> Path:
+        """Return the file for a clip's features."""
+        info = self._infos[sample.clip]
+        shown = timeline(view.changes, info.frames)
+        frames = [shown[index] for index in self._processor.select_frames(len(shown), info.fps)]
+        parts = [self._contents[sample.clip], frames, sorted(view.changes.items()), view.seeds]
+        name = hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+        return self.folder / name[:2] / f"{name}.safetensors"
+
+    def read(self, sample: Sample, view: View) -> VisualInputs:
+        """Return a clip's features, mapped into memory.
+
+        Raises:
+            UserError: they are gone or damaged.
+        """
+        path = self.path(sample, view)
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            return VisualInputs(tensors, int(about["frames"]), float(about["duration"]))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: the features of {sample.clip} cannot be read ({error}). Remove the file and start again"
+            ) from None
+
+    def write(self, path: Path, visual: VisualInputs) -> None:
+        """Keep a clip's features; the file appears when it is complete."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = {"frames": str(visual.frames), "duration": repr(visual.duration)}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in visual.tensors.items()}
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, about)
+
+    def is_there(self, path: Path) -> bool:
+        """Tell whether a file is complete; one that is damaged is computed again."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {"frames", "duration"} <= set(file.metadata() or ())
+        except (OSError, SafetensorError):
+            return False
+
+
+def open_cache(
+    folder: Path,
+    model: nn.Module,
+    family: Family,
+    processor: Any,
+    infos: Mapping[Path, VideoInfo],
+    *,
+    autocast: str | None,
+    threads: int,
+) -> FeatureCache:
+    """Return the cache for a model.
+
+    Args:
+        folder: as the user names it.
+        model: the base model.
+        family: its family.
+        processor: the model's.
+        infos: what the files of the clips say.
+        autocast: torch's name for the format that training computes in beside the weights' own; None: theirs.
+        threads: clips read side by side.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".write").touch()
+        (folder / ".write").unlink()
+    except OSError as error:
+        raise UserError(
+            f"--feature-cache {folder}: cannot be written ({error.strerror}); name another folder"
+        ) from None
+    key = _model_key(model, family, processor, autocast)
+    return FeatureCache(folder / key, infos, _contents(folder, list(infos), threads), processor)
+
+
+def fill(
+    cache: FeatureCache,
+    datasets: Iterable[tuple[ClipDataset, int]],
+    model: Any,
+    *,
+    autocast: str | None,
+    workers: int,
+    rank: int = 0,
+    processes: int = 1,
+) -> Filled:
+    """Compute this process's share of the features that are missing.
+
+    Args:
+        cache: where they go.
+        datasets: each with the number of epochs in which its samples are seen in different ways.
+        model: the base model; its `frozen_features` makes the features.
+        autocast: see `open_cache`.
+        workers: processes that read clips ahead.
+        rank: this process's number.
+        processes: how many share the work.
+
+    Raises:
+        UserError: a clip cannot be read.
+    """
+    found, added, size = 0, 0, 0
+    for clips, epochs in datasets:
+        wanted = _wanted(cache, clips, epochs)
+        missing = [one for one in wanted if not cache.is_there(one.path)]
+        found, added = found + len(wanted) - len(missing), added + len(missing)
+        mine = [one for one in missing if int(one.path.stem, 16) % processes == rank]
+        _compute(cache, clips, mine, model, autocast, workers)
+        _wait_for([one.path for one in missing])
+        size += sum(one.path.stat().st_size for one in wanted)
+    return Filled(found, added, size)
+
+
+def _wait_for(paths: Sequence[Path]) -> None:
+    """Wait for what other processes compute; if one of them stops, all are ended."""
+    for path in paths:
+        while not path.exists():
+            time.sleep(_PAUSE)
+
+
+def _wanted(cache: FeatureCache, clips: ClipDataset, epochs: int) -> list[Wanted]:
+    """Return each clip once in each way in which it is seen."""
+    seen: dict[Path, Wanted] = {}
+    for index, sample in enumerate(clips.samples):
+        for epoch in range(epochs):
+            view = clips.view(Pick(index, epoch))
+            path = cache.path(sample, view)
+            seen.setdefault(path, Wanted(index, view, path))
+    return list(seen.values())
+
+
+def _compute(
+    cache: FeatureCache, clips: ClipDataset, missing: Sequence[Wanted], model: Any, autocast: str | None, workers: int
+) -> None:
+    weight = next(model.parameters())
+    loader = DataLoader(_Pixels(clips, missing), batch_size=None, num_workers=workers, pin_memory=weight.is_cuda)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), _context(weight.device.type, autocast):
+        for number, tensors, frames, duration in progress(loader, len(missing), "clips seen by the vision tower"):
+            there = {name: tensor.to(weight.device, non_blocking=True) for name, tensor in tensors.items()}
+            features = model.frozen_features(**there)
+            cache.write(missing[number].path, VisualInputs(features, frames, duration))
+    model.train(was_training)
+
+
+class _Pixels(Dataset):
+    """The visual inputs of the clips whose features are missing, for reading ahead."""
+
+    def __init__(self, clips: ClipDataset, missing: Sequence[Wanted]) -> None:
+        self._clips = clips
+        self._missing = missing
+
+    def __len__(self) -> int:
+        return len(self._missing)
+
+    def __getitem__(self, number: int) -> tuple[int, dict[str, Tensor], int, float]:
+        one = self._missing[number]
+        visual = self._clips.read(self._clips.samples[one.index], one.view)
+        return number, dict(visual.tensors), visual.frames, visual.duration
+
+
+def _context(device: str, autocast: str | None) -> AbstractContextManager[object]:
+    return nullcontext() if autocast is None else torch.autocast(device, getattr(torch, autocast))
+
+
+def _model_key(model: nn.Module, family: Family, processor: Any, autocast: str | None) -> str:
+    """Return a hash of all that decides what the vision tower makes of frames."""
+    digest = hashlib.sha256(f"{VERSION} {family.name} {autocast}".encode())
+    shape = (len(processor.select_frames(100, 10.0)), *_PATTERN, 3)
+    frames = (np.arange(math.prod(shape)) * 37 % 256).astype(np.uint8).reshape(shape)
+    for name, tensor in processor.visual_inputs(frames).items():
+        digest.update(name.encode())
+        digest.update(_bytes(tensor))
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if f".{family.vision}." in f".{name}":
+            digest.update(f"{name} {tensor.dtype}".encode())
+            digest.update(_bytes(tensor))
+    return digest.hexdigest()[:20]
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+
+
+def _contents(folder: Path, clips: Sequence[Path], threads: int) -> dict[Path, str]:
+    """Return a hash of each clip's file; kept until the file changes."""
+    known: FileCache[str] = FileCache(None, "contents", str, VERSION, folder)
+    keys = {clip: str(clip.absolute()) for clip in clips}
+    found = {clip: content for clip in clips if (content := known.get(keys[clip])) is not None}
+    new = [clip for clip in clips if clip not in found]
+    with ThreadPoolExecutor(threads) as pool:
+        for clip, content in zip(new, progress(pool.map(_content, new), len(new), "clips hashed"), strict=True):
+            found[clip] = content
+            known.put(keys[clip], content)
+    known.save()
+    return found
+
+
+def _content(clip: Path) -> str:
+    try:
+        with clip.open("rb") as file:
+            return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+    except OSError as error:
+        raise UserError(f"{clip}: cannot be read ({error.strerror})") from None
