@@ -1,16 +1,20 @@
 """How many tokens each sample has, measured without decoding its clip."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from formcoach.command import progress
 from formcoach.data.augment import allowed, longest, mirror_text, timeline
 from formcoach.data.dataset import Sample
 from formcoach.data.video import VideoInfo
 from formcoach.errors import UserError
+from formcoach.training.length_cache import LengthCache
 
 PORTION = 256  # samples that a thread takes at a time
 
@@ -35,8 +39,7 @@ class Length:
         return self.text + self.visual + self.answer
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measurable(msgspec.Struct, frozen=True, array_like=True):
     """All that a sample's length depends on besides the processor; samples that repeat share it.
 
     Args:
@@ -73,39 +76,62 @@ def measure(
     Raises:
         UserError: a sample has a text that the model cannot take.
     """
-    wanted = [_what_counts(sample, infos[sample.clip]) for sample in samples]
-    names = dict(zip(reversed(wanted), (sample.id for sample in reversed(samples)), strict=True))
-    new = list(names)
-
-    def work(portion: Sequence[Measured]) -> list[Length]:
-        return [_measure(one, names[one], processor) for one in portion]
-
-    portions = [new[first : first + PORTION] for first in range(0, len(new), PORTION)]
-    known: dict[Measured, Length] = {}
-    pool = ThreadPoolExecutor(threads)
-    try:
-        results = progress(pool.map(work, portions), len(portions), "samples measured")
-        for portion, lengths in zip(portions, results, strict=True):
-            known.update(zip(portion, lengths, strict=True))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    wanted = [_measurable(sample, infos[sample.clip]) for sample in samples]
+    names = {one: _name(sample) for one, sample in zip(reversed(wanted), reversed(samples), strict=True)}
+    if cache_dir is None:
+        known = dict(_measure_all(names, processor, threads))
+    else:
+        known = _measure_new(names, processor, threads, LengthCache(cache_dir, processor))
     return [known[one] for one in wanted]
 
 
-def _what_counts(sample: Sample, info: VideoInfo) -> Measured:
-    return Measured(sample.question, sample.answer, info.frames, info.fps, sample.augmentations)
+def _name(sample: Sample) -> str:
+    return f"{sample.dataset}: sample {sample.id}" if sample.dataset else f"sample {sample.id}"
 
 
-def _measure(what: Measured, name: str, processor: Any) -> Length:
+def _measurable(sample: Sample, info: VideoInfo) -> Measurable:
+    return Measurable(sample.question, sample.answer, info.frames, info.fps, sample.augmentations)
+
+
+def _measure_new(
+    names: Mapping[Measurable, str], processor: Any, threads: int, cache: LengthCache
+) -> dict[Measurable, Length]:
+    """Measure what a cache does not know."""
+    known = {one: Length(*counts) for one, counts in cache.find(names).items()}
+    try:
+        for one, length in _measure_all({one: names[one] for one in names if one not in known}, processor, threads):
+            known[one] = length
+            cache.keep(one, astuple(length))
+    finally:
+        cache.save()
+    return known
+
+
+def _measure_all(names: Mapping[Measurable, str], processor: Any, threads: int) -> Iterator[tuple[Measurable, Length]]:
+    """Measure side by side; `names` are those of the samples, for messages."""
+    ones = list(names)
+    portions = [ones[first : first + PORTION] for first in range(0, len(ones), PORTION)]
+
+    def work(portion: Sequence[Measurable]) -> list[tuple[Measurable, Length]]:
+        return [(one, _measure(one, names[one], processor)) for one in portion]
+
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield from progress(chain.from_iterable(pool.map(work, portions)), len(ones), "samples measured")
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _measure(what: Measurable, name: str, processor: Any) -> Length:
     """Return the length of a sample, or the longest that it can get by augmentation."""
     possible = longest(allowed(what.augmentations, (what.question, what.answer))) if what.augmentations else [{}]
     try:
         return max((_changed(what, changes, processor) for changes in possible), key=lambda length: length.total)
     except UserError as error:
-        raise UserError(f"sample {name}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
 
 
-def _changed(what: Measured, changes: Mapping[str, float], processor: Any) -> Length:
+def _changed(what: Measurable, changes: Mapping[str, float], processor: Any) -> Length:
     """Return the length of a sample that is augmented in one way."""
     shown = len(timeline(changes, what.frames)) if changes else what.frames
     frames = len(processor.select_frames(shown, what.fps))

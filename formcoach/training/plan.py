@@ -20,6 +20,8 @@ from formcoach.models.adapters import fingerprint
 from formcoach.models.location import is_adapter, locate
 from formcoach.training import resumption, run_directory
 from formcoach.training.batches import Batches, BatchSettings, Packing
+from formcoach.training.cache_file import unwritable
+from formcoach.training.headers import Headers
 from formcoach.training.liger import check_liger
 from formcoach.training.preflight import NAMED, Opened, open_clips
 from formcoach.training.processes import Place
@@ -212,8 +214,12 @@ def _open_data(config: TrainingConfig, threads: int) -> tuple[Opened, Opened | N
     """Read and open training and validation data."""
     train = read_samples(Path(config.datasets), config.seed)
     val = read_samples(Path(config.val_datasets), config.seed) if config.val_datasets else []
-    opened = open_clips(train + val, threads, config.skip_bad_clips)
-    lines = bad_clips_line(opened)
+    cache_dir = Path(config.dset_cache_dir) if config.dset_cache_dir is not None else None
+    lines = [line for line in [cache_dir and unwritable(cache_dir)] if line]
+    registries = [Path(path) for path in (config.datasets, config.val_datasets) if path is not None]
+    roots = [source.root for registry in registries for source in read_sources(registry)]
+    opened = open_clips(train + val, threads, config.skip_bad_clips, Headers(roots, cache_dir))
+    lines += bad_clips_line(opened)
     if not val:
         lines.append("no validation data: the newest checkpoint counts as the best")
     return _part(opened, train, "--datasets"), _part(opened, val, "--val-datasets") if val else None, lines

@@ -6,7 +6,7 @@ measured in tokens.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,8 @@ from formcoach.command import progress
 from formcoach.data.dataset import ResizedClip, Sample, read_resized
 from formcoach.data.video import VideoInfo, probe
 from formcoach.errors import ClipError, UserError
-from formcoach.training.lengths import measure
+from formcoach.training.headers import Headers
+from formcoach.training.lengths import Length, measure
 
 # Resized clips are kept in memory if all that are needed again fit in here. 1 GiB holds 216 clips of 12 frames at
 # 140 x 140 seven times over, or as many of 8 frames at 448 x 448.
@@ -40,19 +41,29 @@ class Opened:
     bad: list[ClipError]
 
 
-def open_clips(samples: Sequence[Sample], threads: int, skip_bad: bool) -> Opened:
+def open_clips(samples: Sequence[Sample], threads: int, skip_bad: bool, headers: Headers | None = None) -> Opened:
     """Open every clip once, without decoding it.
 
     Args:
         samples: all of them.
         threads: clips looked at side by side.
         skip_bad: leave out samples whose clip is bad.
+        headers: knows clips that need not be opened again, and gets the others; None: all are opened.
 
     Raises:
         UserError: a clip is missing, empty or not a video and `skip_bad` is off, or no clip is left.
     """
     clips = list(dict.fromkeys(sample.clip for sample in samples))
-    infos, bad = _sort_out(_each(probe, clips, threads, "clips opened"), skip_bad)
+    headers = headers or Headers((), None)
+    found: dict[Path, VideoInfo | ClipError] = {clip: info for clip in clips if (info := headers.get(clip)) is not None}
+    try:
+        for clip, result in _each(probe, [clip for clip in clips if clip not in found], threads, "clips opened"):
+            found[clip] = result
+            if isinstance(result, VideoInfo):
+                headers.put(clip, result)
+    finally:
+        headers.save()
+    infos, bad = _sort_out(found, skip_bad)
     return Opened([sample for sample in samples if sample.clip in infos], infos, bad)
 
 
@@ -80,7 +91,7 @@ def decode_clips(
         resized = read_resized(by_clip[clip], processor)
         return resized if keep else None
 
-    decoded, bad = _sort_out(_each(read, list(by_clip), threads, "clips decoded"), skip_bad)
+    decoded, bad = _sort_out(dict(_each(read, list(by_clip), threads, "clips decoded")), skip_bad)
     samples = [sample for sample in opened.samples if sample.clip in decoded]
     return Opened(samples, opened.infos, opened.bad + bad), decoded if keep else {}
 
@@ -97,33 +108,92 @@ def kept_bytes(opened: Opened, processor: Any) -> int:
     return 0
 
 
-def check_lengths(opened: Opened, processor: Any, threads: int, max_length: int, datasets: str) -> list[int]:
-    """Measure every sample, visual tokens included; none is ever truncated.
+@dataclass(frozen=True)
+class Lengths:
+    """The tokens of a training's samples.
 
     Args:
-        opened: the samples and what their clips' files say.
+        train: of the training samples.
+        val: of the validation samples, which are never augmented.
+    """
+
+    train: Mapping[Sample, Length]
+    val: Mapping[Sample, Length]
+
+
+def measure_samples(train: Opened, val: Opened | None, processor: Any, threads: int, cache_dir: Path | None) -> Lengths:
+    """Measure every sample, see `formcoach.training.lengths.measure`.
+
+    Args:
+        train: the training samples.
+        val: the validation samples, if there are any.
         processor: the model's.
         threads: samples measured side by side.
-        max_length: most tokens of a sample.
-        datasets: the file that lists the datasets, for the message.
-
-    Returns:
-        Each sample's tokens.
+        cache_dir: keeps lengths for the next time.
 
     Raises:
-        UserError: a sample is longer than `max_length`, or has a text that the model cannot take.
+        UserError: a sample has a text that the model cannot take.
     """
-    try:
-        lengths = measure(opened.samples, opened.infos, processor, threads, None)
-    except UserError as error:
-        raise UserError(f"{datasets}: {error}") from None
-    for sample, length in zip(opened.samples, lengths, strict=True):
-        if length.total > max_length:
-            raise UserError(
-                f"{datasets}: sample {sample.id} has {length.total} tokens, more than --max-length {max_length}; "
-                "raise it, lower --max_num_frames or remove the sample"
-            )
-    return [length.total for length in lengths]
+    ours, theirs = list(dict.fromkeys(train.samples)), list(dict.fromkeys(val.samples)) if val is not None else []
+    plain = [replace(sample, augmentations=()) for sample in theirs]
+    infos = {**train.infos, **(val.infos if val is not None else {})}
+    lengths = measure(ours + plain, infos, processor, threads, cache_dir)
+    return Lengths(
+        dict(zip(ours, lengths[: len(ours)], strict=True)), dict(zip(theirs, lengths[len(ours) :], strict=True))
+    )
+
+
+def check_lengths(
+    opened: Opened, lengths: Mapping[Sample, Length], most: int, skip_long: bool, datasets: str
+) -> tuple[Opened, list[str]]:
+    """Find samples that are too long; none is ever truncated.
+
+    Args:
+        opened: the samples.
+        lengths: of each.
+        most: --max-length, tokens of a sample.
+        skip_long: leave them out.
+        datasets: the file that lists the data sets, for messages.
+
+    Returns:
+        The samples that are left, and lines for the user.
+
+    Raises:
+        UserError: a sample is longer than `most` and `skip_long` is off, or no sample is left.
+    """
+    long = _longer(opened, lengths, f"--max-length {most}", most)
+    if long is None:
+        return opened, []
+    remedy = "raise it, lower --max_num_frames"
+    if not skip_long:
+        raise UserError(f"{datasets}: {long}; {remedy}, or leave them out with --skip-bad-clips")
+    left = [sample for sample in opened.samples if lengths[sample].total <= most]
+    if not left:
+        raise UserError(f"{datasets}: no sample is left: {long}; {remedy} or --min_num_frames")
+    infos = {sample.clip: opened.infos[sample.clip] for sample in left}
+    return Opened(left, infos, opened.bad), [f"{datasets}: left out: {long}"]
+
+
+def long_rows(opened: Opened, lengths: Mapping[Sample, Length], most: int) -> list[str]:
+    """Return a line on samples that are longer than a packed row, if there are any.
+
+    Args:
+        opened: the samples.
+        lengths: of each.
+        most: --pack-max-length, tokens of a row.
+    """
+    long = _longer(opened, lengths, f"--pack-max-length {most}", most)
+    return [f"{long}; each gets a row of its own"] if long is not None else []
+
+
+def _longer(opened: Opened, lengths: Mapping[Sample, Length], limit: str, most: int) -> str | None:
+    """Tell how many samples have more than `most` tokens and which the first are; None if there are none."""
+    long = [sample for sample in dict.fromkeys(opened.samples) if lengths[sample].total > most]
+    if not long:
+        return None
+    names = ", ".join(f"{sample.id} ({lengths[sample].total})" for sample in long[:NAMED])
+    count = "1 sample has" if len(long) == 1 else f"{len(long)} samples have"
+    return f"{count} more than {limit} tokens: {names}{', ...' if len(long) > NAMED else ''}"
 
 
 def _sort_out(found: Mapping[Path, Result | ClipError], skip_bad: bool) -> tuple[dict[Path, Result], list[ClipError]]:
@@ -142,18 +212,17 @@ def _sort_out(found: Mapping[Path, Result | ClipError], skip_bad: bool) -> tuple
 
 def _each(
     work: Callable[[Item], Result], items: Sequence[Item], threads: int, what: str
-) -> dict[Item, Result | ClipError]:
-    """Return the result or the `ClipError` of `work` for each item; several items at a time."""
+) -> Iterator[tuple[Item, Result | ClipError]]:
+    """Yield each item with the result or the `ClipError` of `work`; several items at a time."""
 
-    def attempt(item: Item) -> Result | ClipError:
+    def attempt(item: Item) -> tuple[Item, Result | ClipError]:
         try:
-            return work(item)
+            return item, work(item)
         except ClipError as error:
-            return error
+            return item, error
 
     pool = ThreadPoolExecutor(threads)
     try:
-        results: Iterator[Result | ClipError] = progress(pool.map(attempt, items), len(items), what)
-        return dict(zip(items, results, strict=True))
+        yield from progress(pool.map(attempt, items), len(items), what)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -7,7 +7,8 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from formcoach.command import EXIT_USER_ERROR
+from formcoach.data.dataset import ClipDataset
 from formcoach.errors import UserError
 from formcoach.files import write_json
 from formcoach.models import family_of, load_model
@@ -25,10 +27,12 @@ from formcoach.training import processes, resumption, run_directory
 from formcoach.training.batches import Batches
 from formcoach.training.callbacks import Rhythm, RunReport, clock, peak_memory
 from formcoach.training.inputs import Inputs, check_clips, make_inputs
+from formcoach.training.length_report import length_line, length_table
 from formcoach.training.liger import apply_liger
 from formcoach.training.plan import Plan, describe
-from formcoach.training.preflight import check_lengths
+from formcoach.training.preflight import Lengths, check_lengths, long_rows, measure_samples
 from formcoach.training.recompute import recompute
+from formcoach.training.sample_check import check_sample
 from formcoach.training.sharding import read_deepspeed, zero_stage
 from formcoach.training.trainer import CoachTrainer
 
@@ -76,11 +80,15 @@ def prepare(plan: Plan) -> Prepared:
         report.say(line)
     set_seed(plan.config.seed)
     model, processor = _load(plan)
+    plan, lengths = _check_samples(plan, processor, report)
     plan, kept = check_clips(plan, processor, report)
     _check_samples_left(plan)
-    lengths, val_lengths = _check_samples(plan, processor)
+    totals, val_totals = _tell_samples(plan, lengths, report)
+    first = ClipDataset(plan.train.samples[:1], processor, kept)
+    for line in check_sample(first, model.get_base_model().config, plan.config.model):
+        report.say(line)
     inputs = make_inputs(plan, model.get_base_model(), processor, kept, report)
-    return Prepared(plan, model, processor, inputs, plan.batches(lengths), val_lengths, report)
+    return Prepared(plan, model, processor, inputs, plan.batches(totals), val_totals, report)
 
 
 def train(prepared: Prepared) -> None:
@@ -134,13 +142,32 @@ def _load(plan: Plan) -> tuple[Any, Any]:
     return model, processor
 
 
-def _check_samples(plan: Plan, processor: Any) -> tuple[list[int], list[int]]:
-    """Return the tokens of each training and each validation sample; raise if one is too long."""
+def _check_samples(plan: Plan, processor: Any, report: RunReport) -> tuple[Plan, Lengths]:
+    """Measure every sample; raise if one is too long, or return the plan without those that are."""
     config = plan.config
-    lengths = check_lengths(plan.train, processor, plan.threads, config.max_length, config.datasets)
-    if plan.val is None:
-        return lengths, []
-    return lengths, check_lengths(plan.val, processor, plan.threads, config.max_length, str(config.val_datasets))
+    cache_dir = Path(config.dset_cache_dir) if config.dset_cache_dir is not None else None
+    lengths = measure_samples(plan.train, plan.val, processor, plan.threads, cache_dir)
+    limits = config.max_length, config.skip_bad_clips
+    train, lines = check_lengths(plan.train, lengths.train, *limits, config.datasets)
+    val = plan.val
+    if val is not None:
+        val, more = check_lengths(val, lengths.val, *limits, str(config.val_datasets))
+        lines += more
+    for line in lines:
+        report.say(line)
+    return replace(plan, train=train, val=val), lengths
+
+
+def _tell_samples(plan: Plan, lengths: Lengths, report: RunReport) -> tuple[list[int], list[int]]:
+    """Tell how long the samples are; return the tokens of each training and each validation sample."""
+    train = [lengths.train[sample] for sample in plan.train.samples]
+    val = [lengths.val[sample] for sample in plan.val.samples] if plan.val is not None else []
+    lines = length_table(train) + ([length_line(val)] if val else [])
+    if plan.config.dset_pack:
+        lines += long_rows(plan.train, lengths.train, plan.config.pack_max_length)
+    for line in lines:
+        report.say(line)
+    return [length.total for length in train], [length.total for length in val]
 
 
 def _check_samples_left(plan: Plan) -> None:
@@ -150,7 +177,7 @@ def _check_samples_left(plan: Plan) -> None:
     before = run_directory.read_description(plan.resume.folder.parent).resolved["training_samples"]
     if before != len(plan.train.samples):
         raise UserError(
-            f"{plan.resume.folder} cannot be resumed: the run had {before} training samples whose clips could be read "
+            f"{plan.resume.folder} cannot be resumed: the run had {before} training samples that could be used "
             f"and has {len(plan.train.samples)} now; undo that, or start a new run"
         )
 

@@ -153,7 +153,7 @@ def test_clip_that_vanishes_during_the_training_is_named(project) -> None:
             ("--mirco-batch-size", "3"),
             "--global-batch-size 2 is not a multiple of --mirco-batch-size 3 x 1 process; use 3",
         ),
-        (("--max-length", "50"), "sample train-0 has 192 tokens, more than --max-length 50"),
+        (("--max-length", "50"), "6 samples have more than --max-length 50 tokens: train-0 (192), train-1"),
         (("--deepspeed", "nope.json"), "nope.json: no such file"),
         (("--shard-strategy", "zero2"), "--shard-strategy zero2 contradicts --deepspeed none"),
         (("--dtype", "fp16"), "--dtype fp16 needs a CUDA GPU"),

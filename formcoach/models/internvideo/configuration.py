@@ -39,6 +39,10 @@ class InternVideoConfig(InternVLConfig):
         """Visual tokens, hence ``<IMG_CONTEXT>`` placeholders, a frame."""
         return self.tokens_per_group // self.frames_per_group
 
+    def visual_tokens(self, frames: int) -> int:
+        """Return how many tokens the model makes of so many frames, a multiple of a group."""
+        return frames // self.frames_per_group * self.tokens_per_group
+
     @property
     def merging_heads(self) -> int:
         """Heads over which token merging averages the channels of its similarity."""

@@ -130,6 +130,11 @@ class InternVideoProcessor:
         """Ids that end an answer: ``</s>`` and ``<|im_end|>``."""
         return [self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids(TURN_END)]
 
+    @property
+    def placeholder_id(self) -> int:
+        """Id of the token that a visual token takes the place of."""
+        return self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+
     def select_frames(self, frame_count: int, fps: float) -> list[int]:
         """Return the indices of the frames to take of a clip with `frame_count` frames at `fps` frames a second."""
         wanted = frames_for(frame_count / fps, self.min_frames, self.max_frames, self.settings.frames_per_group)
