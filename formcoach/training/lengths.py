@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def _measure_new(
     try:
         for one, length in _measure_all({one: names[one] for one in names if one not in known}, processor, threads):
             known[one] = length
-            cache.keep(one, astuple(length))
+            cache.keep(one, (length.text, length.visual, length.answer))
     finally:
         cache.save()
     return known

@@ -52,7 +52,7 @@ def test_nproc_per_node_starts_processes_and_a_mistake_stays_one_line(project) -
     assert code == 2, output
     (line,) = errors.splitlines()
     assert line.startswith("error: ")
-    assert "sample train-0 has" in line
+    assert "6 samples have more than --max-length" in line
     assert not (project.root / "work_dirs").exists()
 
 
@@ -124,23 +124,20 @@ def test_bad_clips_are_left_out_and_counted(project, capsys) -> None:
     assert str(project.clips[1]) in (run / "train.log").read_text()
 
 
-def test_clip_that_vanishes_during_the_training_is_named(project) -> None:
-    from formcoach.training import run as run_module
+def test_clip_that_vanishes_during_the_training_is_named(project, monkeypatch) -> None:
+    from formcoach.training import inputs, run
 
-    budget, run_module.KEEP_BYTES = run_module.KEEP_BYTES, 0
-    opened = run_module._open_run
+    opened = run._open_run
 
     def open_run(prepared) -> None:
         opened(prepared)
         for clip in project.clips:
             clip.unlink()
 
-    run_module._open_run = open_run
-    try:
-        with pytest.raises(UserError, match=r"^sample train-\d: .*no such file; no checkpoint was complete yet$"):
-            project.train("--max-steps", 3, "--num-workers", 1)
-    finally:
-        run_module.KEEP_BYTES, run_module._open_run = budget, opened
+    monkeypatch.setattr(inputs, "KEEP_BYTES", 0)
+    monkeypatch.setattr(run, "_open_run", open_run)
+    with pytest.raises(UserError, match=r"^sample train-\d: .*no such file; no checkpoint was complete yet$"):
+        project.train("--max-steps", 3, "--num-workers", 1)
 
 
 @pytest.mark.parametrize(
