@@ -191,6 +191,24 @@ def check_same_run(run: Path, description: RunDescription, may_differ: frozenset
     Raises:
         UserError: lists what differs.
     """
+    if changed := differences(run, description, may_differ):
+        raise UserError(
+            f"{run} cannot be resumed: {', '.join(changed)}; undo that, start a new run, "
+            "or go on all the same with --force"
+        )
+
+
+def differences(run: Path, description: RunDescription, may_differ: frozenset[str]) -> list[str]:
+    """Return what has changed since a run was started.
+
+    Args:
+        run: its directory.
+        description: of how it would go on.
+        may_differ: names of settings that do not count.
+
+    Raises:
+        UserError: its own description is missing or damaged.
+    """
     before = read_description(run)
     old, new = before.settings, description.settings
     same_weights = before.base == description.base  # by another name, or at a revision that is named now
@@ -203,9 +221,7 @@ def check_same_run(run: Path, description: RunDescription, may_differ: frozenset
         named = f" (it was trained on {named_at(old['model'], before.revision)})" if before.revision else ""
         changed.append(f"the weights of {new['model']} have changed{named}")
     known = set(before.data.values())
-    changed += [f"{path} has changed" for path, digest in description.data.items() if digest not in known]
-    if changed:
-        raise UserError(f"{run} cannot be resumed: {', '.join(changed)}; undo that, or start a new run")
+    return changed + [f"{path} has changed" for path, digest in description.data.items() if digest not in known]
 
 
 def _version(package: str) -> str | None:

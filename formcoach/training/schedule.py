@@ -77,6 +77,20 @@ def scheduler(optimizer: Optimizer, rates: LearningRates, steps: int) -> LambdaL
     return LambdaLR(optimizer, [_factor(group["lr"], rates.minimum, warmup, steps) for group in optimizer.param_groups])
 
 
+def resume_schedule(schedule: LambdaLR, saved: dict[str, Any]) -> None:
+    """Let a schedule go on where another one was; its own rates and steps hold, should they have been changed.
+
+    Args:
+        schedule: from `scheduler`.
+        saved: `state_dict` of the one before.
+    """
+    step = saved["last_epoch"]
+    rates = [base * factor(step) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+    schedule.load_state_dict({**saved, "base_lrs": schedule.base_lrs, "_last_lr": rates})
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
 def _factor(peak: float, minimum: float, warmup: int, steps: int) -> Callable[[int], float]:
     lowest = minimum / peak
 

@@ -1,0 +1,59 @@
+"""The model that is trained: the base as its authors or a run before left it, with trainable weights beside its own."""
+
+from typing import Any
+
+from formcoach.config import TrainingConfig
+from formcoach.models import family_of, load_model
+from formcoach.models.adapters import add_lora
+from formcoach.models.family import Family
+from formcoach.training.liger import apply_liger
+from formcoach.training.recompute import recompute
+
+
+def load_trainable(config: TrainingConfig, device: str) -> tuple[Any, Any]:
+    """Load the base model and put the trained weights beside its own.
+
+    Args:
+        config: which model, and what of it is trained how.
+        device: torch's name.
+
+    Returns:
+        The model and its processor.
+
+    Raises:
+        UserError: the model cannot be loaded, or has no such layers as are to be trained.
+    """
+    base, processor = load_model(config.model, config.dtype, config.quantization, device, attention=config.attn)
+    processor.min_frames, processor.max_frames = config.min_frames, config.max_frames
+    family = family_of(config.model)
+    if config.attn == "auto" and device == "cpu" and config.dtype == "bfloat16":
+        _attend_eagerly(base, family)
+    if config.liger:
+        apply_liger(base, family)
+    model = add_lora(
+        base,
+        family,
+        config.model,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        targets=config.lora_targets,
+        train_language=config.trains_language,
+        train_connector=config.connector_lr > 0,
+        train_vit=config.trains_vit,
+        language_in_full=config.trains_language and config.no_lora,
+        vit_in_full=config.trains_vit and not config.lora_vit,
+    )
+    recompute(model, family, config.selective_recompute)
+    return model, processor
+
+
+def _attend_eagerly(base: Any, family: Family) -> None:
+    """Let the language model compute attention step by step.
+
+    On CPUs the backward pass of PyTorch's fused attention takes three times as long in bfloat16
+    (`benchmarks/train_step.py`). The vision tower keeps it: its rows are longer, and mostly have no backward pass.
+    """
+    for name, module in base.named_modules():
+        if name.rpartition(".")[2] == family.language:
+            module.set_attn_implementation("eager")
