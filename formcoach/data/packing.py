@@ -38,7 +38,7 @@ def split_to(rows: list[list[int]], count: int) -> list[list[int]]:
     """Return `count` rows with the same samples, if there are as many; rows with the most samples give some away."""
     rows = [list(row) for row in rows]
     while len(rows) < count:
-        fullest = max(rows, key=len)
+        fullest = max(rows, key=len, default=[])
         if len(fullest) < 2:
             break
         rows.append([fullest.pop()])
