@@ -200,7 +200,7 @@ class ClipDataset(Dataset):
         """
         pick = pick if isinstance(pick, Pick) else Pick(pick)
         sample, view = self.samples[pick.index], self.view(pick)
-        visual = self.read(sample, view) if self.features is None else self.features.read(sample, view)
+        visual = self.look(sample, view)
         question, answer = mirror_text(sample.question, view.changes), mirror_text(sample.answer, view.changes)
         ids, labels = self.processor.text_inputs(question, visual.frames, visual.duration, answer)
         if not pick.counts:
@@ -216,6 +216,14 @@ class ClipDataset(Dataset):
         seeds = (self._seed % 2**32, epoch, zlib.crc32(sample.id.encode()), self._repeats[pick.index])
         changes = draw(allowed(sample.augmentations, (sample.question, sample.answer)), np.random.default_rng(seeds))
         return View(changes, seeds) if changes else View({})
+
+    def look(self, sample: Sample, view: View) -> VisualInputs:
+        """Return what the model sees of a clip, from `features` if there are.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return self.read(sample, view) if self.features is None else self.features.read(sample, view)
 
     def read(self, sample: Sample, view: View) -> VisualInputs:
         """Return a clip as the processor prepares it.

@@ -36,7 +36,7 @@ from formcoach.models.family import Family
 
 VERSION = 1  # of the files
 _PAUSE = 0.2  # seconds
-_PATTERN = (5, 7)  # height and width of the frames that the preprocessing is tried on
+_PATTERN = (16, 5, 7)  # frames, their height and width, on which the preprocessing is tried
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ def _context(device: str, autocast: str | None) -> AbstractContextManager[object
 def _model_key(model: nn.Module, family: Family, processor: Any, autocast: str | None) -> str:
     """Return a hash of all that decides what the vision tower makes of frames."""
     digest = hashlib.sha256(f"{VERSION} {family.name} {autocast}".encode())
-    shape = (len(processor.select_frames(100, 10.0)), *_PATTERN, 3)
+    shape = (*_PATTERN, 3)
     frames = (np.arange(math.prod(shape)) * 37 % 256).astype(np.uint8).reshape(shape)
     for name, tensor in processor.visual_inputs(frames).items():
         digest.update(name.encode())

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from formcoach.data.collate import NO_LOSS
-from formcoach.data.dataset import ClipDataset, View
+from formcoach.data.dataset import ClipDataset, Pick
 from formcoach.errors import UserError
 
 COPY = "copy its tokenizer, processor_config.json and config.json again, all from one checkpoint"
@@ -15,7 +15,7 @@ SHOWN_LETTERS = 160  # of a line
 
 
 def check_sample(dataset: ClipDataset, config: Any, name: str) -> list[str]:
-    """Decode the clip of the first sample and check its tokens.
+    """Look at the clip of the first sample and check its tokens.
 
     Args:
         dataset: the samples; its processor is checked.
@@ -29,7 +29,7 @@ def check_sample(dataset: ClipDataset, config: Any, name: str) -> list[str]:
         UserError: the clip cannot be read, or the model's files do not fit together.
     """
     sample, processor = dataset.samples[0], dataset.processor
-    visual = dataset.read(sample, View({}))
+    visual = dataset.look(sample, dataset.view(Pick(0)))
     tokens, marks = processor.text_inputs(sample.question, visual.frames, visual.duration, sample.answer)
     ids, labels = tokens.tolist(), marks.tolist()
     for problem in (

@@ -1,0 +1,149 @@
+"""`--feature-cache`: the same losses without decoding and without the vision tower."""
+
+import json
+import os
+import re
+import shutil
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from formcoach.errors import UserError
+from formcoach.models.internvideo.modeling import InternVideoModel
+
+FLAGS = ("--max-steps", 4, "--checkpoint-interval", -1)
+
+
+def cached(project):
+    return sorted((project.root / "features").rglob("*.safetensors"))
+
+
+def train(project, *flags):
+    return project.train(*FLAGS, "--feature-cache", project.root / "features", *flags)
+
+
+def augment(project):
+    registry = json.loads(project.datasets.read_text())
+    registry["demo"]["data_augment"] = ["horizontal_flip", "brightness"]
+    project.datasets.write_text(json.dumps(registry))
+
+
+def test_losses_are_those_without_the_cache(project, logged, capsys) -> None:
+    run = project.train(*FLAGS, "--mirco-batch-size", 2)
+    without = logged(run, "loss"), logged(run, "val_loss")
+    train(project)  # fills it, clip by clip
+    assert re.search(r"8 clips, \d+% found, [678] computed; 0", capsys.readouterr().out)  # two may be equal to others
+    train(project, "--mirco-batch-size", 2)
+    assert "8 clips, 100% found, 0 computed; 0." in capsys.readouterr().out
+    last = project.root / "run_3"
+    assert logged(last, "loss") == pytest.approx(without[0], abs=1e-6)
+    assert logged(last, "val_loss") == pytest.approx(without[1], abs=1e-6)
+
+
+def test_neither_clips_nor_vision_tower_are_needed_any_more(project, logged) -> None:
+    train(project)
+    for clip in project.clips:
+        before = clip.stat()
+        content = clip.read_bytes()
+        start = content.index(b"mdat") + 4
+        clip.write_bytes(content[:start] + bytes(200) + content[start + 200 :])  # frames are lost, the header is not
+        os.utime(clip, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def never(*_):
+        raise AssertionError("the vision tower ran")
+
+    before, InternVideoModel.merge_frames = InternVideoModel.merge_frames, never
+    try:
+        train(project)
+    finally:
+        InternVideoModel.merge_frames = before
+    assert logged(project.root / "run_2", "loss") == logged(project.root / "run", "loss")
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_half_precision_is_kept_apart(project, logged, dtype) -> None:
+    run = project.train(*FLAGS, "--dtype", dtype)
+    train(project, "--dtype", "fp32")
+    train(project, "--dtype", dtype)
+    assert logged(project.root / "run_3", "loss") == logged(run, "loss")
+    assert len(list((project.root / "features").glob("*/"))) == (1 if dtype == "fp32" else 2)
+
+
+def test_what_decides_the_features_decides_their_file(project, capsys) -> None:
+    train(project)
+    before = len(cached(project))
+    train(project, "--max_num_frames", 8, "--min_num_frames", 8)  # other frames
+    more = len(cached(project))
+    assert more > before
+    shutil.copy(project.clips[2], project.clips[3])  # another content under the same name
+    train(project)
+    assert len(cached(project)) == more  # that content is known
+    assert "100% found" in capsys.readouterr().out
+    base = project.root / "base"
+    shutil.copytree(project.flags()[1], base)
+    for weights in base.glob("*.safetensors"):
+        tensors = load_file(weights)
+        for name in tensors:
+            if name.startswith("vision_model.") and name.endswith("layers.0.mlp.fc1.bias"):
+                tensors[name][0] += 1e-3
+        save_file(tensors, weights, {"format": "pt"})
+    train(project, "--model", base)
+    assert len(list((project.root / "features").glob("*/"))) == 2
+
+
+def test_damaged_features_are_computed_again(project, logged) -> None:
+    run = train(project)
+    first, second, *_ = cached(project)
+    first.write_bytes(first.read_bytes()[:-8])
+    second.write_bytes(b"")
+    train(project)
+    assert logged(project.root / "run_2", "loss") == logged(run, "loss")
+
+
+def test_augmented_clips_are_left_out_unless_variants_are_asked_for(project, logged, capsys) -> None:
+    augment(project)
+    train(project)
+    assert "feature cache: off for training clips" in capsys.readouterr().out
+    assert len(cached(project)) == 2  # those for validation
+    train(project, "--feature-variants", 2, "--epochs", 4)
+    assert "100% found" not in capsys.readouterr().out
+    found = len(cached(project))
+    assert 2 + 6 <= found <= 2 + 6 * 2
+    train(project, "--feature-variants", 2, "--seed", 7)
+    assert len(cached(project)) > found
+    without = project.train(*FLAGS, "--work-dir", project.root / "plain")
+    plain = project.root / "plain"
+    assert without == project.root / "run"
+    # The first epoch shows the first variant, which is how the clips would be shown without a cache.
+    assert logged(project.root / "run_2", "loss")[:3] == pytest.approx(logged(plain, "loss")[:3], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--lora-vit",), "does not change"),
+        (("--feature-cache", "/proc/features"), "cannot be written"),
+    ],
+)
+def test_a_cache_that_cannot_be(project, flags, message) -> None:
+    with pytest.raises(UserError, match=message):
+        train(project, *flags)
+
+
+def test_poisoned_features_stop_the_training_or_are_left_out(project, logged, capsys) -> None:
+    train(project)
+    tensors_of = {path: load_file(path) for path in cached(project)}
+    path = next(path for path in tensors_of if tensors_of[path]["visual_tokens"].shape[0] == 1)
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    save_file({"visual_tokens": torch.full_like(tensors_of[path]["visual_tokens"], float("nan"))}, path, about)
+    with pytest.raises(UserError, match=r"the loss is nan in step \d, samples train-\d; lower --lr"):
+        train(project)
+    train(project, "--nan", "skip")
+    output = capsys.readouterr().out
+    assert "the loss is not finite, left out samples train-" in output
+    assert "(1 so far)" in output
+    assert len(logged(project.root / "run_2", "loss")) == 4
+    assert all(loss == loss for loss in logged(project.root / "run_2", "loss"))
