@@ -44,6 +44,10 @@ TEST = [
     "setuptools>=77.0.3",
 ]
 
+WANDB = [
+    "wandb>=0.31,<1",  # Settings.finish_timeout
+]
+
 setup(
     name="formcoach",
     version=VERSION,
@@ -54,5 +58,5 @@ setup(
     packages=find_packages(include=["formcoach", "formcoach.*"]),
     package_data={"formcoach": ["assets/**"]},
     install_requires=REQUIRED,
-    extras_require={"test": TEST},
+    extras_require={"test": TEST, "wandb": WANDB},
 )

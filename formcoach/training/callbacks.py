@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from formcoach.config import TrainingConfig, interval_steps
 from formcoach.training.run_directory import LOG, METRICS
+from formcoach.training.trackers import Tracker, open_trackers
 
 SECONDS_BETWEEN_LINES = 5  # at least, where there is no terminal; `metrics.jsonl` has every logged step
 
@@ -42,18 +42,23 @@ class Rhythm(TrainerCallback):
 
 
 class RunReport:
-    """Writes `train.log`, `metrics.jsonl` and TensorBoard events, and tells the terminal.
+    """Writes `train.log` and `metrics.jsonl`, and tells the trackers and the terminal.
 
     Args:
         run: the run directory.
         active: False in all processes but the first, which then write and say nothing.
+        trackers: names of what draws curves meanwhile.
+        settings: of the run, for the trackers.
     """
 
-    def __init__(self, run: Path, active: bool) -> None:
+    def __init__(self, run: Path, active: bool, trackers: tuple[str, ...], settings: dict[str, Any]) -> None:
         self._run = run
         self._active = active
+        self._tracker_names = trackers
+        self._settings = settings
+        self._trackers: list[Tracker] = []
+        self._complete = False  # the last step was recorded
         self._bar = None
-        self._events = None
         self._waiting: list[str] | None = []  # lines said before the run directory exists
         self._last_line = 0.0
         self._start = (time.monotonic(), 0)
@@ -71,9 +76,7 @@ class RunReport:
         self._start = (time.monotonic(), step)
         if not self._active:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._events = SummaryWriter(str(self._run), purge_step=step + 1 if step else None)
+        self._trackers = open_trackers(self._tracker_names, self._run, self._settings, step, self.say)
         if sys.stdout.isatty():
             from tqdm import tqdm
 
@@ -99,6 +102,7 @@ class RunReport:
         if not self._active:
             return
         self._write_metrics(record)
+        self._complete = record["step"] >= total
         line = self._progress_line(record, total)
         if self._bar is not None:
             self._bar.set_postfix_str(f"loss {record['loss']:.4f}, {record['tokens_per_second']:.0f} tokens/s")
@@ -117,13 +121,13 @@ class RunReport:
             self.say(f"step {step}  validation loss {loss:.4f}")
 
     def close(self) -> None:
-        """Finish bar and event file; what a full disk has no room for is lost."""
+        """Finish bar and trackers."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        if self._events is not None:
-            with suppress(OSError):
-                self._events.close()
+        trackers, self._trackers = self._trackers, []
+        for tracker in trackers:
+            tracker.close(self._complete)
 
     def _progress_line(self, record: dict[str, float], total: int) -> str:
         began, first = self._start
@@ -137,11 +141,8 @@ class RunReport:
     def _write_metrics(self, record: dict[str, float]) -> None:
         with (self._run / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        for name, value in record.items():
-            if name not in ("step", "epoch"):
-                self._events.add_scalar(
-                    f"{'validation' if name == 'val_loss' else 'train'}/{name}", value, record["step"]
-                )
+        for tracker in self._trackers:
+            tracker.record(record)
 
     def _write_log(self, text: str) -> None:
         if self._waiting is not None:

@@ -26,6 +26,7 @@ from formcoach.training.liger import check_liger
 from formcoach.training.preflight import NAMED, Opened, open_clips
 from formcoach.training.processes import Place
 from formcoach.training.sharding import choose_deepspeed
+from formcoach.training.trackers import check_trackers
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def make_plan(args: argparse.Namespace, place: Place, began: float) -> Plan:
     """
     import torch
 
+    check_trackers(args.report_to)
     cuda = torch.cuda.is_available()
     notices = []
     model = args.model

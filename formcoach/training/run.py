@@ -73,7 +73,7 @@ def prepare(plan: Plan) -> Prepared:
     Raises:
         UserError: a clip or a sample is bad.
     """
-    report = RunReport(plan.run, active=plan.place.rank == 0)
+    report = RunReport(plan.run, plan.place.rank == 0, plan.config.report_to, plan.config.as_dict())
     _quiet()
     processes.name_accelerator(plan.cuda)
     for line in (*plan.notices, *_augmentation_lines(plan)):
