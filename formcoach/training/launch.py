@@ -32,24 +32,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_training_flags(parser)
     args = parser.parse_args(arguments)
     refuse_model_parallelism(args)
-    count = processes.wanted_processes()
-    if count > 1:
-        return processes.run_processes(count, str(SCRIPT), arguments)
+    wanted = processes.wanted_processes()
+    if wanted is not None:
+        return processes.run_processes(wanted, str(SCRIPT), arguments)
     processes.interrupt_on_terminate()
     place = processes.place()
     try:
         prepared = _prepare(args, place, began)
     except (UserError, KeyboardInterrupt) as error:
-        if place.rank == 0:
-            raise
-        if isinstance(error, UserError) and not processes.first_process_tells():
-            raise
-        return EXIT_USER_ERROR
+        return _tell_once(error, place, processes.PATIENCE)
     if prepared is not None:
         from formcoach.training.run import train
 
-        train(prepared)
+        try:
+            train(prepared)
+        except UserError as error:
+            return _tell_once(error, place, processes.SHORT_PATIENCE)
     return 0
+
+
+def _tell_once(error: UserError | KeyboardInterrupt, place: processes.Place, patience: float) -> int:
+    """Let the first process of each machine tell an error that all of them may have found."""
+    if place.local_rank == 0:
+        raise error
+    if isinstance(error, UserError) and not processes.first_process_tells(patience):
+        raise error
+    return EXIT_USER_ERROR
 
 
 def _prepare(args: argparse.Namespace, place: processes.Place, began: float) -> "Prepared | None":
@@ -58,7 +66,7 @@ def _prepare(args: argparse.Namespace, place: processes.Place, began: float) -> 
     from formcoach.training.run import prepare
 
     plan = make_plan(args, place, began)
-    if plan.resume is None or not is_finished(plan.resume):
+    if not is_finished(plan):
         return prepare(plan)
     if place.rank == 0:
         print(f"{plan.resume.folder} is the end of this run: nothing is left to train")

@@ -39,6 +39,7 @@ class Plan:
         cuda: whether it trains on a GPU.
         run: the run directory.
         resume: the checkpoint to continue at, or None.
+        force: continue although settings or data have changed.
         train: the training samples.
         val: the validation samples; None: no validation.
         threads: clips looked at side by side.
@@ -51,6 +52,7 @@ class Plan:
     cuda: bool
     run: Path
     resume: run_directory.Checkpoint | None
+    force: bool
     train: Opened
     val: Opened | None
     threads: int
@@ -105,6 +107,8 @@ def make_plan(args: argparse.Namespace, place: Place, began: float) -> Plan:
     """
     import torch
 
+    if args.force and not (args.resume or args.resume_from):
+        raise UserError("--force needs --resume or --resume-from; a new run needs no force")
     check_trackers(args.report_to)
     cuda = torch.cuda.is_available()
     notices = []
@@ -115,9 +119,9 @@ def make_plan(args: argparse.Namespace, place: Place, began: float) -> Plan:
     if Path(model).is_dir() and is_adapter(resolve_checkpoint(model)):
         raise UserError(f"--model {model}: is an adapter; name its base model, or continue its run with --resume-from")
     recipe = recipe_for(model)
-    deepspeed, line = choose_deepspeed(args)
-    notices += [line] if line else []
-    config = resolve(args, model, recipe, deepspeed)
+    sharing = choose_deepspeed(args, place)
+    notices += sharing.notices
+    config = resolve(args, model, recipe, sharing.path)
     config, lines = _round_frames(replace(config, dtype=_dtype(config, recipe, cuda)))
     notices += lines
     config.accumulation(place.count)  # raises where the batch sizes do not fit
@@ -128,10 +132,10 @@ def make_plan(args: argparse.Namespace, place: Place, began: float) -> Plan:
         run, resume = _start(args, Path(config.work_dir))
     notices += [f"{config.work_dir} has checkpoints: this run goes to {run}"] if run != Path(config.work_dir) else []
     if resume is not None:
-        _check_resumed(config, resume)
+        notices += _check_resumed(config, resume, args.force)
     threads = config.num_proc or max(1, usable_cores() // place.local_count)
     train, val, lines = _open_data(config, threads)
-    return Plan(config, place, cuda, run, resume, train, val, threads, (*notices, *lines), began)
+    return Plan(config, place, cuda, run, resume, args.force, train, val, threads, (*notices, *lines), began)
 
 
 def _dtype(config: TrainingConfig, recipe: Recipe, cuda: bool) -> str:
@@ -165,7 +169,7 @@ def _reused(config: TrainingConfig) -> tuple[Path | None, run_directory.Checkpoi
     if run is None:
         return None, None
     newest = run_directory.checkpoints(run)[-1]
-    if not (is_finished(newest) or (newest.folder / resumption.FOLDER).is_dir()):
+    if not (_is_last(newest) or (newest.folder / resumption.FOLDER).is_dir()):
         return None, None
     os.utime(run / run_directory.SETTINGS)  # it is the newest run again, which evaluation takes
     return run, newest
@@ -208,8 +212,17 @@ def describe(config: TrainingConfig, resolved: dict[str, Any]) -> run_directory.
     )
 
 
-def _check_resumed(config: TrainingConfig, resume: run_directory.Checkpoint) -> None:
-    run_directory.check_same_run(resume.folder.parent, describe(config, {}), RESUMABLE)
+def _check_resumed(config: TrainingConfig, resume: run_directory.Checkpoint, force: bool) -> list[str]:
+    """Return lines on what has changed since a run was started.
+
+    Raises:
+        UserError: something has, and `force` is off.
+    """
+    run, now = resume.folder.parent, describe(config, {})
+    if not force:
+        run_directory.check_same_run(run, now, RESUMABLE)
+        return []
+    return [f"--force: {line}" for line in run_directory.differences(run, now, RESUMABLE)]
 
 
 def _open_data(config: TrainingConfig, threads: int) -> tuple[Opened, Opened | None, list[str]]:
@@ -242,8 +255,14 @@ def _part(opened: Opened, samples: list[Sample], flag: str) -> Opened:
     return Opened(left, {sample.clip: opened.infos[sample.clip] for sample in left}, [])
 
 
-def is_finished(checkpoint: run_directory.Checkpoint) -> bool:
-    """Tell whether a checkpoint is a run's last."""
+def is_finished(plan: Plan) -> bool:
+    """Tell whether the checkpoint to continue at is the run's last."""
+    if plan.resume is None:
+        return False
+    return plan.resume.step >= plan.steps if plan.force else _is_last(plan.resume)
+
+
+def _is_last(checkpoint: run_directory.Checkpoint) -> bool:
     state = checkpoint.folder / resumption.FOLDER / "trainer_state.json"
     if state.is_file():
         return checkpoint.step >= read_json(state, resumption.DAMAGED)["max_steps"]

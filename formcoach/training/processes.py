@@ -1,15 +1,23 @@
-"""The processes of a training: one by default, more with NPROC_PER_NODE or under `torchrun`."""
+"""The processes of a training: one by default, more with NPROC_PER_NODE and NNODES or under `torchrun`."""
 
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 from formcoach.command import EXIT_USER_ERROR
 from formcoach.errors import UserError
 
+LOST_CONNECTION = ("onnection closed by peer", "onnection reset by peer", "roken pipe")  # of gloo
 PATIENCE = 60  # seconds that the other processes wait for the first one's error message
+SHORT_PATIENCE = 5  # the same during the training, where they work in step
+MEETING = 600  # seconds that machines wait for each other, torchrun's own limit
 
 
 @dataclass(frozen=True)
@@ -43,37 +51,202 @@ def place() -> Place:
     )
 
 
-def wanted_processes() -> int:
-    """Return how many processes NPROC_PER_NODE asks for; 1 inside one that is already started.
+@dataclass(frozen=True)
+class Wanted:
+    """The processes to start.
+
+    Args:
+        count: on this machine.
+        machines: that take part.
+        machine: which of them this is, from 0.
+        address: of the first machine, as the others reach it.
+        port: a free one there.
+    """
+
+    count: int
+    machines: int = 1
+    machine: int = 0
+    address: str = "127.0.0.1"
+    port: int = 29500
+
+    @property
+    def master(self) -> str:
+        """The first machine as an error names it."""
+        return f"MASTER_ADDR={self.address} MASTER_PORT={self.port}"
+
+
+def wanted_processes() -> Wanted | None:
+    """Return what NPROC_PER_NODE, NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT ask for.
+
+    Returns:
+        None: nothing is to be started, this process trains.
 
     Raises:
-        UserError: it is not a number.
+        UserError: one of them is wrong or missing.
     """
-    text = os.environ.get("NPROC_PER_NODE", "1")
     if "RANK" in os.environ:
-        return 1
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"NPROC_PER_NODE={text} is not a number of processes; use 1, or the number of GPUs")
+        return None
+    count = _number("NPROC_PER_NODE", 1, range(1, 1025), "a number of processes; use 1, or the number of GPUs")
+    machines = _number("NNODES", 1, range(1, 65536), "a number of machines from 1 up")
+    if machines == 1:
+        return Wanted(count) if count > 1 else None
+    needed = {"MASTER_ADDR": "the first machine's name or address", "NODE_RANK": "this machine's number, from 0"}
+    for name, what in needed.items():
+        if not os.environ.get(name):
+            raise UserError(f"NNODES={machines} needs {name}, {what}; see docs/multi_gpu.md")
+    machine = _number("NODE_RANK", 0, range(machines), f"a machine of NNODES={machines}; use 0 to {machines - 1}")
+    port = _number("MASTER_PORT", Wanted.port, range(1, 65536), "a port; use a free one from 1024 to 65535")
+    return Wanted(count, machines, machine, os.environ["MASTER_ADDR"], port)
+
+
+def _number(name: str, default: int, accepted: range, what: str) -> int:
+    """Return the value of an environment variable; `what` it is to be names it in an error."""
+    text = os.environ.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or int(text) not in accepted:
+        raise UserError(f"{name}={text} is not {what}")
     return int(text)
 
 
-def run_processes(count: int, script: str, arguments: Sequence[str]) -> int:
-    """Run `script` in `count` processes through torchrun and return the first failure's exit code, or 0."""
+def run_processes(wanted: Wanted, script: str, arguments: Sequence[str]) -> int:
+    """Run `script` in several processes through torchrun and return the first failure's exit code, or 0.
+
+    Raises:
+        UserError: another machine cannot be reached or has ended.
+    """
     import logging
 
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args
     from torch.distributed.run import run as torchrun
 
     logging.disable(logging.CRITICAL)  # each process reports its own errors
+    _wait_for_first_machine(wanted)
+    companions = Companions(wanted)
     try:
-        torchrun(parse_args(["--standalone", "--nproc_per_node", str(count), script, *arguments]))
+        with companions:
+            torchrun(parse_args([*_torchrun_flags(wanted), script, *arguments]))
     except ChildFailedError as error:
         return error.get_first_failure()[1].exitcode
     except SignalException:
+        if companions.lost:
+            raise UserError(f"another machine has ended ({wanted.master}); see what it says") from None
         return EXIT_USER_ERROR
+    except DistError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{wanted.master}: the machines do not meet ({reason}); see docs/multi_gpu.md") from None
     return 0
+
+
+def _wait_for_first_machine(wanted: Wanted) -> None:
+    """Wait until the first machine listens; torchrun would do the same, and complain at length.
+
+    Raises:
+        UserError: there is no such machine, or it does not answer.
+    """
+    if wanted.machine == 0:
+        if wanted.machines > 1:
+            print(f"waiting for the other {wanted.machines - 1} of {wanted.machines} machines", flush=True)
+        return
+    end = time.monotonic() + MEETING
+    while not _listens(wanted):
+        if time.monotonic() > end:
+            raise UserError(f"{wanted.master}: does not answer; start the command with NODE_RANK=0 there first")
+        time.sleep(Companions.INTERVAL)
+
+
+def _listens(wanted: Wanted) -> bool:
+    """Tell whether the first machine's torchrun is there.
+
+    Raises:
+        UserError: the machine's name is unknown.
+    """
+    try:
+        socket.create_connection((wanted.address, wanted.port), timeout=5).close()
+    except socket.gaierror:
+        raise UserError(f"MASTER_ADDR={wanted.address}: no such machine; use a name or an address") from None
+    except OSError:
+        return False
+    return True
+
+
+def _torchrun_flags(wanted: Wanted) -> list[str]:
+    count = ["--nproc_per_node", str(wanted.count)]
+    if wanted.machines == 1:
+        return ["--standalone", *count]
+    meeting = ["--master_addr", wanted.address, "--master_port", str(wanted.port)]
+    return [*count, "--nnodes", str(wanted.machines), "--node_rank", str(wanted.machine), *meeting]
+
+
+class Companions:
+    """Ends this machine's processes when those of another machine have ended too early.
+
+    torchrun itself learns of that only where a network connection breaks, and NCCL's may take ten minutes. The first
+    machine's torchrun keeps a store that the others read; each one notes there that it has failed, and the store is
+    gone when the first one has ended.
+
+    Args:
+        wanted: the processes; with one machine, nothing is done.
+    """
+
+    INTERVAL = 1.0  # seconds between two looks
+    KEY = "formcoach/ended"
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._store: Any = None
+        self._done = threading.Event()
+        self.lost = False  # whether another machine has ended
+
+    def __enter__(self) -> None:
+        if self._wanted.machines > 1:
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._done.set()
+        if kind is not None and self._store is not None and not self.lost:
+            with suppress(RuntimeError):
+                self._store.set(self.KEY, "1")
+                time.sleep(2 * self.INTERVAL)  # so that the others see it before the first machine's store is gone
+
+    def _watch(self) -> None:
+        if not self._connect():
+            return
+        while not self._done.wait(self.INTERVAL):
+            if self._others_live():
+                continue
+            if self._done.wait(2 * self.INTERVAL):  # the first machine was only quicker in coming to the regular end
+                return
+            self.lost = True
+            os.kill(os.getpid(), signal.SIGTERM)  # torchrun ends its processes then
+            return
+
+    def _connect(self) -> bool:
+        """Wait for the store; torchrun itself tells if it never comes."""
+        from torch.distributed import TCPStore
+
+        while not self._done.wait(self.INTERVAL):
+            if not _listens(self._wanted):
+                continue
+            with suppress(RuntimeError):
+                seconds = timedelta(seconds=10)
+                self._store = TCPStore(
+                    self._wanted.address, self._wanted.port, is_master=False, wait_for_workers=False, timeout=seconds
+                )
+                return True
+        return False
+
+    def _others_live(self) -> bool:
+        try:
+            return not self._store.check([self.KEY])
+        except RuntimeError:
+            return False
+
+
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Tell whether an error only says that another process has ended; that one tells why."""
+    return any(text in str(error) for text in LOST_CONNECTION)
 
 
 def interrupt_on_terminate() -> None:
@@ -81,14 +254,17 @@ def interrupt_on_terminate() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def first_process_tells() -> bool:
+def first_process_tells(patience: float = PATIENCE) -> bool:
     """Wait for the first process to report an error that all have found; it ends the others, quietly.
+
+    Args:
+        patience: seconds.
 
     Returns:
         False if it has not done so: then the error is this process's own.
     """
     try:
-        time.sleep(PATIENCE)
+        time.sleep(patience)
     except KeyboardInterrupt:
         return True
     return False

@@ -2,7 +2,8 @@
 
 DeepSpeed and PyTorch would write pickles, and DeepSpeed's hold weights and fit one number of processes only. Here the
 state of each trained parameter is gathered in full under the parameter's name: its fp32 value, Adam's two moments and
-step. That is safetensors and JSON, the same for DeepSpeed's ZeRO stages and for plain PyTorch.
+step. That is safetensors and JSON, the same for all of DeepSpeed's ZeRO stages and for plain PyTorch, so that a run can
+go on with another stage or another number of processes.
 """
 
 import random
@@ -34,13 +35,18 @@ class PlainStates:
         self._parameters = dict(_trained(model))
         self._optimizer = optimizer
 
-    def read(self) -> dict[str, Tensor]:
-        """Return ``<parameter>/<what>`` -> tensor."""
+    def read(self, moments: bool) -> dict[str, Tensor]:
+        """Return ``<parameter>/<what>`` -> tensor.
+
+        Args:
+            moments: what the optimizer needs too, not the values alone.
+        """
         tensors = {}
         for name, parameter in self._parameters.items():
-            state = self._optimizer.state[parameter]
             tensors[f"{name}/value"] = parameter.data
-            tensors |= {f"{name}/{key}": state[key] for key in (*MOMENTS, "step")}
+            if moments:
+                state = self._optimizer.state[parameter]
+                tensors |= {f"{name}/{key}": state[key] for key in (*MOMENTS, "step")}
         return tensors
 
     def write(self, name: str, tensors: dict[str, Tensor]) -> None:
@@ -67,43 +73,52 @@ class ShardedStates:
     def __init__(self, model: nn.Module, zero: Any) -> None:
         self._parameters = dict(_trained(model))
         self._zero = zero
-        # ZeRO keeps one flat fp32 tensor a group; the inner optimizer's state belongs to that.
-        self._flat = {
-            id(parameter): flat
-            for group, flat in zip(zero.bit16_groups, zero.single_partition_of_fp32_groups, strict=True)
-            for parameter in group
-        }
+        self._flat = self._flat_tensors()
 
-    def read(self) -> dict[str, Tensor]:
-        """Return ``<parameter>/<what>`` -> tensor, gathered from all processes."""
+    def read(self, moments: bool) -> dict[str, Tensor]:
+        """Return ``<parameter>/<what>`` -> tensor, gathered from all processes, in the first one; nothing in others."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         self._link()
+        first = torch.distributed.get_rank() == 0
         tensors = {}
         for name, parameter in self._parameters.items():
-            tensors[f"{name}/value"] = safe_get_full_fp32_param(parameter)
-            for key in MOMENTS:
-                tensors[f"{name}/{key}"] = safe_get_full_optimizer_state(parameter, key)
-            tensors[f"{name}/step"] = self._zero.optimizer.state[self._flat[id(parameter)]]["step"].clone()
+            full = {"value": safe_get_full_fp32_param(parameter)}
+            if moments:
+                full |= {key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
+                full["step"] = self._zero.optimizer.state[self._flat[id(parameter)]]["step"].clone()
+            if first:  # the others would only take memory
+                tensors |= {f"{name}/{what}": tensor.cpu() for what, tensor in full.items()}
         return tensors
 
     def write(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Set this process's part of the state of the parameter `name`."""
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-
         parameter = self._parameters[name]
         flat = self._flat[id(parameter)]
         if flat not in self._zero.optimizer.state:
             empty = {key: torch.zeros_like(flat) for key in MOMENTS}
             self._zero.optimizer.state[flat] = {"step": tensors["step"].clone(), **empty}
             self._link()
+        self._set(parameter, tensors)
+
+    def finish(self) -> None:
+        """Give the weights that compute the values of the fp32 ones."""
+        self._zero.update_lp_params()
+
+    def _flat_tensors(self) -> dict[int, Tensor]:
+        """Return the flat fp32 tensor that holds this process's part of each parameter, by the parameter's `id`.
+
+        There is one for each group of parameters; the inner optimizer's state belongs to that.
+        """
+        groups = zip(self._zero.bit16_groups, self._zero.single_partition_of_fp32_groups, strict=True)
+        return {id(parameter): flat for group, flat in groups for parameter in group}
+
+    def _set(self, parameter: nn.Parameter, tensors: dict[str, Tensor]) -> None:
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
         safe_set_full_fp32_param(parameter, tensors["value"])
         for key in MOMENTS:
             safe_set_full_optimizer_state(parameter, tensors[key], key)
-
-    def finish(self) -> None:
-        """Give the low-precision weights the values of the fp32 ones."""
-        self._zero.update_lp_params()
 
     def _link(self) -> None:
         """Let each parameter know its part of the flat moments.
@@ -117,8 +132,54 @@ class ShardedStates:
                 lazy_init_hp_params_optimizer_state(group, flat, self._zero.optimizer.state)
 
 
+class PartitionedStates(ShardedStates):
+    """The same in ZeRO-3, where each process holds a part of the weights that compute, too.
+
+    `deepspeed.utils` can set a parameter only if the number of processes divides its size: the last part is padded.
+
+    Args:
+        model: the module inside the engine; its parameters are empty between forward passes.
+        zero: the engine's `DeepSpeedZeroOptimizer_Stage3`.
+    """
+
+    def finish(self) -> None:
+        """Give the weights that compute the values of the fp32 ones, as the engine does at the end of a step."""
+        self._zero._partition_all_parameters()
+        for group in range(len(self._zero.fp16_groups)):
+            self._zero._reassign_or_swap_out_partitioned_parameters(group)
+        self._zero._post_step([])
+
+    def _flat_tensors(self) -> dict[int, Tensor]:
+        flat = self._zero.fp32_partitioned_groups_flat
+        return {id(parameter): flat[self._position(parameter)[0]] for parameter in self._parameters.values()}
+
+    def _set(self, parameter: nn.Parameter, tensors: dict[str, Tensor]) -> None:
+        flat = self._flat[id(parameter)]
+        _, start, size = self._position(parameter)
+        moments = self._zero.optimizer.state[flat]
+        begin = size * parameter.ds_zero_partition_rank
+        for part, full in ((flat.data, tensors["value"]), *((moments[key], tensors[key]) for key in MOMENTS)):
+            mine = full.flatten()[begin : begin + size]
+            part.narrow(0, start, len(mine)).copy_(mine)
+
+    def _position(self, parameter: nn.Parameter) -> tuple[int, int, int]:
+        """Return the group of a parameter, and where in its flat tensor the parameter begins and how long it is."""
+        return self._zero.grad_position[self._zero.get_param_id(parameter)]
+
+    def _link(self) -> None:
+        """Parts are found by their positions here."""
+
+
+States = PlainStates | ShardedStates
+
+
 def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def values(states: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the value of each trained parameter, of what `read` of the states returned."""
+    return {name.removesuffix("/value"): tensor for name, tensor in states.items() if name.endswith("/value")}
 
 
 def save_optimizer(states: dict[str, Tensor], folder: Path) -> None:
@@ -126,7 +187,7 @@ def save_optimizer(states: dict[str, Tensor], folder: Path) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in states.items()}, folder / OPTIMIZER)
 
 
-def load_optimizer(states: PlainStates | ShardedStates, model: nn.Module, folder: Path) -> None:
+def load_optimizer(states: States, model: nn.Module, folder: Path) -> None:
     """Restore the trained parameters and their optimizer state.
 
     Raises:

@@ -18,22 +18,19 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from formcoach.command import EXIT_USER_ERROR
-from formcoach.data.dataset import ClipDataset
 from formcoach.errors import UserError
 from formcoach.files import write_json
-from formcoach.models import family_of, load_model
-from formcoach.models.adapters import add_lora
+from formcoach.models import family_of
 from formcoach.training import processes, resumption, run_directory
 from formcoach.training.batches import Batches
 from formcoach.training.callbacks import Rhythm, RunReport, clock, peak_memory
 from formcoach.training.inputs import Inputs, check_clips, make_inputs
 from formcoach.training.length_report import length_line, length_table
-from formcoach.training.liger import apply_liger
 from formcoach.training.plan import Plan, describe
 from formcoach.training.preflight import Lengths, check_lengths, long_rows, measure_samples
-from formcoach.training.recompute import recompute
 from formcoach.training.sample_check import check_sample
-from formcoach.training.sharding import read_deepspeed, zero_stage
+from formcoach.training.sharding import loading_device, read_deepspeed, settings_for, zero_stage
+from formcoach.training.trainable import load_trainable
 from formcoach.training.trainer import CoachTrainer
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -79,15 +76,15 @@ def prepare(plan: Plan) -> Prepared:
     for line in (*plan.notices, *_augmentation_lines(plan)):
         report.say(line)
     set_seed(plan.config.seed)
-    model, processor = _load(plan)
+    device = loading_device(plan.config.deepspeed, plan.place, plan.cuda)
+    model, processor = load_trainable(plan.config, device)
     plan, lengths = _check_samples(plan, processor, report)
     plan, kept = check_clips(plan, processor, report)
-    _check_samples_left(plan)
+    _check_samples_left(plan, report)
     totals, val_totals = _tell_samples(plan, lengths, report)
-    first = ClipDataset(plan.train.samples[:1], processor, kept)
-    for line in check_sample(first, model.get_base_model().config, plan.config.model):
-        report.say(line)
     inputs = make_inputs(plan, model.get_base_model(), processor, kept, report)
+    for line in check_sample(inputs.train, model.get_base_model().config, plan.config.model):
+        report.say(line)
     return Prepared(plan, model, processor, inputs, plan.batches(totals), val_totals, report)
 
 
@@ -113,33 +110,6 @@ def _augmentation_lines(plan: Plan) -> list[str]:
     if plan.val is not None and any(sample.augmentations for sample in plan.val.samples):
         lines.append(f"{plan.config.val_datasets}: data_augment is left aside, validation clips are never augmented")
     return lines
-
-
-def _load(plan: Plan) -> tuple[Any, Any]:
-    """Load the base model and put the trained weights beside its own."""
-    config = plan.config
-    device = f"cuda:{plan.place.local_rank}" if plan.cuda else "cpu"
-    base, processor = load_model(config.model, config.dtype, config.quantization, device, attention=config.attn)
-    processor.min_frames, processor.max_frames = config.min_frames, config.max_frames
-    family = family_of(config.model)
-    if config.liger:
-        apply_liger(base, family)
-    model = add_lora(
-        base,
-        family,
-        config.model,
-        rank=config.lora_rank,
-        alpha=config.lora_alpha,
-        dropout=config.lora_dropout,
-        targets=config.lora_targets,
-        train_language=config.trains_language,
-        train_connector=config.connector_lr > 0,
-        train_vit=config.trains_vit,
-        language_in_full=config.trains_language and config.no_lora,
-        vit_in_full=config.trains_vit and not config.lora_vit,
-    )
-    recompute(model, family, config.selective_recompute)
-    return model, processor
 
 
 def _check_samples(plan: Plan, processor: Any, report: RunReport) -> tuple[Plan, Lengths]:
@@ -170,16 +140,19 @@ def _tell_samples(plan: Plan, lengths: Lengths, report: RunReport) -> tuple[list
     return [length.total for length in train], [length.total for length in val]
 
 
-def _check_samples_left(plan: Plan) -> None:
+def _check_samples_left(plan: Plan, report: RunReport) -> None:
     """Refuse to continue with other samples, e.g. since a clip was repaired: their order would be another."""
     if plan.resume is None:
         return
     before = run_directory.read_description(plan.resume.folder.parent).resolved["training_samples"]
-    if before != len(plan.train.samples):
+    now = len(plan.train.samples)
+    if before != now and not plan.force:
         raise UserError(
-            f"{plan.resume.folder} cannot be resumed: the run had {before} training samples that could be used "
-            f"and has {len(plan.train.samples)} now; undo that, or start a new run"
+            f"{plan.resume.folder} cannot be resumed: the run had {before} training samples that could be used and has "
+            f"{now} now; undo that, start a new run, or go on all the same with --force"
         )
+    if before != now:
+        report.say(f"--force: the run had {before} training samples and has {now} now; their order changes")
 
 
 def _open_run(prepared: Prepared) -> None:
@@ -200,7 +173,7 @@ def _open_run(prepared: Prepared) -> None:
     report.open()
     run_directory.remove_leftovers(plan.run)
     run_directory.cut_metrics(plan.run, plan.resume.step if plan.resume is not None else 0)
-    if plan.resume is None or plan.resume.folder.parent != plan.run:
+    if plan.resume is None or plan.force or plan.resume.folder.parent != plan.run:
         write_json(plan.run / run_directory.SETTINGS, msgspec.to_builtins(description))
     validation = f", {resolved['validation_samples']} for validation" if plan.val else ""
     report.say(f"{resolved['training_samples']} samples{validation}, the longest has {prepared.longest} tokens")
@@ -253,7 +226,7 @@ def _arguments(plan: Plan, batches: Batches, workers: int) -> TrainingArguments:
         bf16=config.dtype == "bfloat16",
         fp16=config.dtype == "float16",
         use_cpu=not plan.cuda,
-        deepspeed=read_deepspeed(config.deepspeed) if config.deepspeed is not None else None,
+        deepspeed=settings_for(config.deepspeed, plan.place, plan.cuda) if config.deepspeed is not None else None,
         dataloader_num_workers=workers,
         dataloader_pin_memory=plan.cuda,
         ddp_find_unused_parameters=False,
@@ -301,6 +274,12 @@ def _one_line(plan: Plan, report: RunReport) -> Iterator[None]:
         if not _is_disk_full(error):
             raise
         raise UserError(f"no space left on the disk of {plan.run}; {_what_is_left(plan)}") from error
+    except RuntimeError as error:
+        if not processes.is_lost_connection(error):
+            raise
+        if plan.place.rank != 0:
+            sys.exit(EXIT_USER_ERROR)
+        raise UserError(f"another process has ended, see what it says; {_what_is_left(plan)}") from error
     except UserError as error:
         # That of a loader's worker process arrives with its traceback as text; the last line is the error.
         reason = str(error).splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")

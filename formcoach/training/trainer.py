@@ -1,6 +1,7 @@
 """The training loop: transformers' Trainer with three learning rates, a loss per answer token and whole checkpoints."""
 
 import itertools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,16 @@ from formcoach.training.answer_loss import token_losses
 from formcoach.training.batches import Batches, BatchOrder, ValidationOrder
 from formcoach.training.callbacks import RunReport, peak_bytes
 from formcoach.training.loss_guard import LossGuard
-from formcoach.training.schedule import CONNECTOR, LANGUAGE, VISION, LearningRates, parameter_groups, scheduler
+from formcoach.training.partitioning import partition
+from formcoach.training.schedule import (
+    CONNECTOR,
+    LANGUAGE,
+    VISION,
+    LearningRates,
+    parameter_groups,
+    resume_schedule,
+    scheduler,
+)
 
 RATE_NAMES = {LANGUAGE: "lr", CONNECTOR: "connector_lr", VISION: "vit_lr"}
 
@@ -237,11 +247,13 @@ class CoachTrainer(Trainer):
         is_best = self._validated is not None and self._validated[0] == step and self._is_best(self._validated[1])
         if is_best:
             self.state.best_global_step, self.state.best_metric = self._validated
-        states, randoms = self._resumption_states() if not self._config.checkpoint_drop_optimizer else (None, None)
+        resumable = not self._config.checkpoint_drop_optimizer
+        states = self._states().read(moments=resumable)
+        randoms = self._random_states()
         if self.args.should_save:
             with replacing_folder(self._run / f"step_{step}") as folder:
-                save_adapter(self.model, self._processor, folder)
-                if states is not None:
+                save_adapter(self.model, self._processor, folder, resumption.values(states))
+                if resumable:
                     self._write_resumption(folder / resumption.FOLDER, states, randoms)
             if is_best:
                 run_directory.write_best(self._run, step, self.state.best_metric)
@@ -250,16 +262,14 @@ class CoachTrainer(Trainer):
         self._clock = time.monotonic()
 
     def _is_best(self, loss: float) -> bool:
-        return self.state.best_metric is None or loss < self.state.best_metric
+        return math.isfinite(loss) and (self.state.best_metric is None or loss < self.state.best_metric)
 
-    def _resumption_states(self) -> tuple[dict[str, Tensor], list[Any]]:
-        """Gather optimizer and random states of all processes."""
-        mine = resumption.random_state()
-        if self.args.world_size == 1:
-            return self._states().read(), [mine]
-        randoms: list[Any] = [None] * self.args.world_size
-        torch.distributed.all_gather_object(randoms, mine)
-        return self._states().read(), randoms
+    def _random_states(self) -> list[Any]:
+        """Gather the random states of all processes."""
+        randoms = [resumption.random_state()] * self.args.world_size
+        if self.args.world_size > 1:
+            torch.distributed.all_gather_object(randoms, randoms[0])
+        return randoms
 
     def _write_resumption(self, folder: Path, states: dict[str, Tensor], randoms: list[Any]) -> None:
         folder.mkdir()
@@ -268,26 +278,35 @@ class CoachTrainer(Trainer):
         resumption.save_progress(folder, schedule, randoms)
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
-    def _states(self) -> resumption.PlainStates | resumption.ShardedStates:
-        if self.is_deepspeed_enabled:
-            return resumption.ShardedStates(self.model, self.deepspeed.optimizer)
-        return resumption.PlainStates(self.model, self.optimizer.optimizer)
+    def _states(self) -> resumption.States:
+        if not self.is_deepspeed_enabled:
+            return resumption.PlainStates(self.model, self.optimizer.optimizer)
+        kind = resumption.PartitionedStates if self._partitions else resumption.ShardedStates
+        return kind(self.model, self.deepspeed.optimizer)
+
+    @property
+    def _partitions(self) -> bool:
+        """Tell whether weights are shared out too: ZeRO-3."""
+        return self.is_deepspeed_enabled and self.args.hf_deepspeed_config.is_zero3()
 
     # Resumption
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         """Prepare model and optimizer, then restore their state; the parent would look for pickles."""
+        if self._partitions:
+            self.args.hf_deepspeed_config.trainer_config_finalize(self.args, self.model, max_steps)
+            partition(self.model, self.args.hf_deepspeed_config)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
         if resume_from_checkpoint is not None:
             folder = Path(resume_from_checkpoint)
             resumption.load_optimizer(self._states(), self.model, folder)
             schedule = resumption.load_schedule(folder)
-            self.lr_scheduler.load_state_dict(schedule["scheduler"])
-            for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
-                group["lr"] = rate
+            resume_schedule(self.lr_scheduler, schedule["scheduler"])
             self._set_scaler_state(schedule["scaler"])
             if not (self._run / f"step_{self.state.best_global_step}").is_dir():  # it is in another run directory
                 self.state.best_global_step, self.state.best_metric = None, None
+            elif self.args.should_save:  # the run may have been killed before it wrote this
+                run_directory.write_best(self._run, self.state.best_global_step, self.state.best_metric)
         self._report.begin(self.state.global_step, max_steps)
         self._last_step, self._clock = self.state.global_step, time.monotonic()
         return prepared

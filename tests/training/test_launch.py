@@ -180,7 +180,7 @@ def test_work_dir_that_cannot_be_written(project) -> None:
     ("content", "message"),
     [
         ("{", "is not JSON"),
-        ('{"zero_optimization": {"stage": 3}}', "ZeRO stage 3 is not available"),
+        ('{"zero_optimization": {"stage": 4}}', "ZeRO stage 4 is not one of 1, 2 and 3"),
         ('{"optimizer": {}, "zero_optimization": {"stage": 2}}', "remove 'optimizer'"),
         ('{"train_batch_size": 4, "zero_optimization": {"stage": 2}}', 'set train_batch_size to "auto"'),
     ],

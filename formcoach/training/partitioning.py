@@ -1,0 +1,23 @@
+"""ZeRO-3: the model's weights are shared out among the processes before DeepSpeed starts."""
+
+from typing import Any
+
+from torch import nn
+
+
+def partition(model: nn.Module, settings: Any) -> None:
+    """Give each process its part of every weight, one weight after another.
+
+    DeepSpeed would move the whole model to each GPU first, which is what ZeRO-3 is to avoid.
+
+    Args:
+        model: whole, in every process; its weights are empty afterwards and put together where they are needed.
+        settings: transformers' `HfTrainerDeepSpeedConfig`, without any ``auto`` left.
+    """
+    import deepspeed
+
+    for parameter in model.parameters():
+        if parameter.is_floating_point():  # the engine computes in one number format; it keeps trained weights in fp32
+            parameter.data = parameter.data.to(settings.dtype())
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # so that it counts the processes
+    deepspeed.zero.Init(module=model, config_dict_or_path=settings.config)
