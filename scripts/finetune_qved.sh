@@ -4,10 +4,11 @@
 #   EPOCHS=1 bash scripts/finetune_qved.sh --quantization nf4
 #
 # Settings, where they are to differ from the model's recipe: MODEL_NAME WORK_DIR EPOCHS LR VIT_LR CONNECTOR_LR
-# MICRO_BATCH_SIZE GLOBAL_BATCH_SIZE MAX_LENGTH MIN_FRAMES MAX_FRAMES. NPROC_PER_NODE: processes, one a GPU.
+# MICRO_BATCH_SIZE GLOBAL_BATCH_SIZE MAX_LENGTH MIN_FRAMES MAX_FRAMES.
+# NPROC_PER_NODE: processes, one a GPU. Several machines: NNODES NODE_RANK MASTER_ADDR MASTER_PORT (docs/multi_gpu.md).
 # OUTPUT_DIR is where scripts/initialize_dataset.sh wrote its files (data/annotaions).
 # Arguments are those of unify_internvl2_train_r16.py (see --help there) and override the settings above.
-# DeepSpeed runs with scripts/zero2.json unless --deepspeed names another file or `none`.
+# DeepSpeed runs with scripts/zero2.json unless --deepspeed names another file or `none`; docs/multi_gpu.md compares them.
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
