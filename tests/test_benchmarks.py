@@ -53,11 +53,34 @@ def test_real_size_on_a_small_checkpoint(tmp_path):
     assert re.search(r"peak \d+\.\d\d GB, estimated \d+\.\d\d GB", output)
 
 
-def test_decode():
-    code, output, errors = benchmark("decode.py", "--repeat", 1, "--clips", 5)
+@pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is told by Linux only")
+def test_train_step():
+    code, output, errors = benchmark("train_step.py", "--small", "--dtype", "fp32", "--rounds", 1)
     assert code == 0, errors
-    assert len(re.findall(r"^read_clip, pyav +\d+\.\d +\d+\.\d\dx$", output, re.MULTILINE)) == 3
-    assert "other frames" not in output and re.search(r"probing: \d+ clips/s", output)
+    rows = re.findall(r"^(.+?) +\d+ +\d+\.\d\dx +\d+\.\d\d +\d+\.\d\dx +(\d+\.\d{4})  ", output, re.MULTILINE)
+    assert [name for name, _ in rows] == ["plain recipe", "answer positions", "feature cache"]
+    assert len({loss for _, loss in rows}) == 1
+    assert re.search(r"padded \d+ tokens/s, packed \d+ tokens/s \(\d+\.\d\dx\)", output)
+
+
+def test_gpu_qlora_on_whatever_there_is():
+    fixture = BENCHMARKS.parent / "tests" / "fixtures" / "internvideo2_5_tiny"
+    code, output, errors = benchmark(
+        "gpu_qlora.py",
+        "--checkpoint",
+        fixture,
+        "--frames",
+        8,
+        4,
+        "--precision",
+        "bf16",
+        "--steps",
+        1,
+        "--device",
+        "cpu",
+    )
+    assert code == 0, errors
+    assert [row.split()[:2] for row in output.splitlines()[-2:]] == [["bf16", "4"], ["bf16", "8"]]
 
 
 def test_prepare(tmp_path):
