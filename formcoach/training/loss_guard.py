@@ -3,15 +3,12 @@
 Nothing is learned from such a step; weights that are not finite would spoil everything after it.
 """
 
-import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from formcoach.command import EXIT_USER_ERROR
 from formcoach.errors import UserError
-from formcoach.training import processes
 from formcoach.training.answer_loss import no_loss
 from formcoach.training.callbacks import RunReport
 
@@ -61,13 +58,13 @@ class LossGuard:
         ids = self._of_all(mine)
         if not self._skip:
             values = {str(loss.item()) for loss, good in zip(self._losses, finite.tolist(), strict=True) if not good}
-            self._stop(
+            raise UserError(
                 f"the loss is {' and '.join(sorted(values)) or 'not finite'} in step {step}, {_named(ids)}; {REMEDY}"
             )
         self.skipped += len(ids)
         self._report.say(f"step {step}: the loss is not finite, left out {_named(ids)} ({self.skipped} so far)")
         if self._lost_steps >= MOST_LOST_STEPS:
-            self._stop(f"no loss was finite in {self._lost_steps} steps in a row, up to step {step}; {REMEDY}")
+            raise UserError(f"no loss was finite in {self._lost_steps} steps in a row, up to step {step}; {REMEDY}")
 
     def check_gradients(self, norm: float, step: int) -> None:
         """Look at the norm of a step's gradients.
@@ -77,7 +74,7 @@ class LossGuard:
         """
         ids = [name for ids in self._ids for name in ids]
         if not torch.isfinite(torch.as_tensor(norm)):
-            self._stop(f"the gradients are not finite in step {step}, {_named(self._of_all(ids))}; {REMEDY}")
+            raise UserError(f"the gradients are not finite in step {step}, {_named(self._of_all(ids))}; {REMEDY}")
 
     def next_step(self) -> None:
         """Forget the step that is done."""
@@ -90,13 +87,6 @@ class LossGuard:
         found: list[list[str]] = [[]] * self._accelerator.num_processes
         torch.distributed.all_gather_object(found, ids)
         return [name for names in found for name in names]
-
-    def _stop(self, message: str) -> None:
-        """Raise in the first process; the others wait until it has told and are ended."""
-        if self._accelerator.process_index != 0:
-            processes.first_process_tells()
-            sys.exit(EXIT_USER_ERROR)
-        raise UserError(message)
 
 
 def _named(ids: list[str]) -> str:
