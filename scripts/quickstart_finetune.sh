@@ -41,6 +41,8 @@ bash "$ROOT/scripts/verify_qved_setup.sh"
 
 step "4/5 training"
 bash "$ROOT/scripts/finetune_qved.sh" ${reuse:+"$reuse"} "$@"
+"$PYTHON" "$ROOT/utils/plot_training_stats.py" --work_dir "${WORK_DIR:-${PROJECT}work_dirs/qevd_fit_300k_internvideo2_5_r16}" \
+    | tail -n 1 | sed 's/^wrote/curves:/' || true # the evaluation does not need them
 
 step "5/5 evaluation on held-out clips"
 bash "$ROOT/scripts/run_inference.sh"

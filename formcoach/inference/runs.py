@@ -1,5 +1,6 @@
 """Which run a command means when the user names none."""
 
+import re
 from pathlib import Path
 
 from formcoach.config import DEFAULT_WORK_DIR
@@ -13,7 +14,7 @@ def newest_run(default: Path = Path(DEFAULT_WORK_DIR)) -> Path:
     Raises:
         UserError: nothing was trained there yet.
     """
-    runs = [path for path in default.parent.glob(default.name + "*") if is_run(path) and _repeats(path, default)]
+    runs = [path for path in repetitions(default) if is_run(path)]
     if not runs:
         raise UserError(
             f"{default}: no trained model yet. Run scripts/finetune_qved.sh first, or name one with --model_path"
@@ -26,6 +27,7 @@ def is_run(path: Path) -> bool:
     return (path / RUN_SETTINGS).is_file() and any(path.glob(f"*/{ADAPTER_CONFIG}"))
 
 
-def _repeats(path: Path, default: Path) -> bool:
-    suffix = path.name.removeprefix(default.name)
-    return suffix == "" or (suffix[0] == "_" and suffix[1:].isdigit())
+def repetitions(default: Path) -> list[Path]:
+    """Return what there is of a run and its repetitions (`_2`, `_3`, ...), in no order."""
+    number = re.compile(re.escape(default.name) + r"(_\d+)?")
+    return [path for path in default.parent.glob("*") if number.fullmatch(path.name)]

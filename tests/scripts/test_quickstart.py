@@ -92,6 +92,8 @@ def test_quickstart_twice(home):
     assert "✓ clips: all 20 exist and open" in first.stdout
     assert "exercise match" in first.stdout and first.stdout.count("\n  truth  ") == min(3, tests)
     assert not (home / "dataset/contact_sheet.png").exists()
+    assert f"\ncurves: {run / 'plots/overview.png'}\n" in first.stdout
+    assert (run / "plots/overview.png").is_file()
 
     files, times = content(home), written(home)
     second = script(home, "quickstart_finetune.sh", "--max-steps", "3")
