@@ -76,6 +76,22 @@ class LossGuard:
         if not torch.isfinite(torch.as_tensor(norm)):
             raise UserError(f"the gradients are not finite in step {step}, {_named(self._of_all(ids))}; {REMEDY}")
 
+    def check_validation(self, odd: list[str], step: int) -> None:
+        """Tell of validation samples whose loss is not finite.
+
+        Args:
+            odd: their names, of this process.
+            step: after which they were looked at.
+
+        Raises:
+            UserError: there are some, and they are not to be left out.
+        """
+        ids = self._of_all(odd)
+        if ids and not self._skip:
+            raise UserError(f"the validation loss is not finite after step {step}, {_named(ids)}; {REMEDY}")
+        if ids:
+            self._report.say(f"step {step}: left out of validation, the loss is not finite: {_named(ids)}")
+
     def next_step(self) -> None:
         """Forget the step that is done."""
         self._losses, self._ids = [], []

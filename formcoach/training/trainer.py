@@ -94,6 +94,7 @@ class CoachTrainer(Trainer):
         self._val_lengths = val_lengths
         self._tokens = 0  # since the last log, of this process
         self._waited = 0.0  # seconds for data, since the last log
+        self._left_out = 0.0  # shares of steps' answer tokens that nothing was learned from, since the last log
         self._clock = time.monotonic()  # when the steps since the last log began
         self._last_step = 0
         self._guard = LossGuard(self.accelerator, report, skip=config.nan == "skip")
@@ -172,13 +173,15 @@ class CoachTrainer(Trainer):
         """
         ids = inputs.pop("ids")
         self._tokens += inputs.pop("tokens")
-        losses, _ = token_losses(model, inputs)
+        losses, answers = token_losses(model, inputs)
         # Gradients are averaged over processes, and each has its share of the answer tokens only.
         loss = losses.sum() * (self.args.world_size / num_items_in_batch)
-        loss = self._guard.watch(loss, ids, model)
+        learned = self._guard.watch(loss, ids, model)
+        if learned is not loss:
+            self._left_out += (answers.sum() / num_items_in_batch).item()
         if self.accelerator.sync_gradients:
             self._guard.check_losses(self.state.global_step + 1)
-        return loss
+        return learned
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
         """Return the norm of the gradients before they are cut.
@@ -193,16 +196,25 @@ class CoachTrainer(Trainer):
         return norm
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Return the validation loss: the mean over all answer tokens of all samples."""
+        """Return the validation loss: the mean over all answer tokens of all samples.
+
+        Raises:
+            UserError: it is not finite for some samples, and those are not to be left out.
+        """
         self.model.eval()
         order = ValidationOrder(self._val_lengths, self._batches.settings, self.args.process_index)
         total = torch.zeros(2, dtype=torch.float64)
+        odd: list[str] = []
         for inputs in self._loader(self.eval_dataset, order):
-            for name in ("ids", "tokens"):
-                inputs.pop(name)
+            ids, _ = inputs.pop("ids"), inputs.pop("tokens")
             with torch.no_grad(), self.compute_loss_context_manager():
                 losses, answers = token_losses(self.model, self._prepare_inputs(inputs))
-            total += torch.stack([losses.sum(dtype=torch.float64), answers.sum(dtype=torch.float64)]).cpu()
+            sums = torch.stack([losses.sum(dtype=torch.float64), answers.sum(dtype=torch.float64)]).cpu()
+            if torch.isfinite(sums[0]):
+                total += sums
+            else:
+                odd += ids
+        self._guard.check_validation(odd, self.state.global_step)
         total = self.accelerator.reduce(total.to(self.args.device), "sum").cpu()
         loss = (total[0] / total[1]).item()
         step = self.state.global_step
@@ -221,23 +233,26 @@ class CoachTrainer(Trainer):
             return
         step = self.state.global_step
         seconds = time.monotonic() - self._clock
-        sums = torch.tensor([self._tokens, self._waited], dtype=torch.float64, device=self.args.device)
-        tokens, waited = self.accelerator.reduce(sums, "sum").tolist()
+        counts = [self._tokens, self._waited, self._left_out]
+        sums = torch.tensor(counts, dtype=torch.float64, device=self.args.device)
+        tokens, waited, left_out = self.accelerator.reduce(sums, "sum").tolist()
+        steps = step - self._last_step
         samples = self._batches.samples_until(step) - self._batches.samples_until(self._last_step)
         record = {
             "step": step,
             "epoch": round(self._batches.epoch(step), 4),
-            "loss": logs["loss"],
+            "loss": logs["loss"] * steps / max(steps - left_out, 1e-9),  # the mean over what was learned from
             **self._rates_now,
             "grad_norm": logs["grad_norm"],
             "tokens_per_second": round(tokens / seconds, 1),
             "samples_per_second": round(samples / seconds, 3),
-            "seconds": round(seconds / (step - self._last_step), 4),
+            "seconds": round(seconds / steps, 4),
             "data_wait": round(waited / self.args.world_size / seconds, 4),
             "memory_gb": round(peak_bytes() / 1e9, 3),
         }
         self._report.step(record, self.state.max_steps)
-        self._tokens, self._waited, self._last_step, self._clock = 0, 0.0, step, time.monotonic()
+        self._tokens, self._waited, self._left_out = 0, 0.0, 0.0
+        self._last_step, self._clock = step, time.monotonic()
 
     # Checkpoints
 

@@ -129,6 +129,11 @@ def _logged():
     return logged
 
 
+@pytest.fixture(name="write_clip")
+def _write_clip():
+    return write_clip
+
+
 @pytest.fixture(name="steps")
 def _steps():
     return steps

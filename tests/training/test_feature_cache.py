@@ -132,18 +132,41 @@ def test_a_cache_that_cannot_be(project, flags, message) -> None:
         train(project, *flags)
 
 
-def test_poisoned_features_stop_the_training_or_are_left_out(project, logged, capsys) -> None:
-    train(project)
-    tensors_of = {path: load_file(path) for path in cached(project)}
-    path = next(path for path in tensors_of if tensors_of[path]["visual_tokens"].shape[0] == 1)
+def poison(path):
+    """Let a file of features hold nothing but NaN."""
     with safe_open(path, framework="pt") as file:
         about = file.metadata()
-    save_file({"visual_tokens": torch.full_like(tensors_of[path]["visual_tokens"], float("nan"))}, path, about)
+    tensors = {name: torch.full_like(value, float("nan")) for name, value in load_file(path).items()}
+    save_file(tensors, path, about)
+
+
+def test_poisoned_features_stop_the_training_or_are_left_out(project, logged, capsys) -> None:
+    project.datasets.with_name("diy_ft_data_val.json").unlink()
+    run = train(project)
+    poison(cached(project)[0])
     with pytest.raises(UserError, match=r"the loss is nan in step \d, samples train-\d; lower --lr"):
         train(project)
-    train(project, "--nan", "skip")
+    train(project, "--nan", "skip", "--work-dir", project.root / "skipping")
     output = capsys.readouterr().out
     assert "the loss is not finite, left out samples train-" in output
     assert "(1 so far)" in output
-    assert len(logged(project.root / "run_2", "loss")) == 4
-    assert all(loss == loss for loss in logged(project.root / "run_2", "loss"))
+    losses, others = logged(project.root / "skipping", "loss"), logged(run, "loss")
+    assert len(losses) == 4
+    assert all(0.5 * other < loss < 2 * other for loss, other in zip(losses, others, strict=True))
+
+
+def test_poisoned_validation_features_stop_the_training_or_are_left_out(project, logged, capsys, write_clip) -> None:
+    for number, clip in enumerate(path for path in project.clips if "val" in str(path)):
+        write_clip(clip, frames=20, seed=50 + number)
+    registry = project.datasets.with_name("diy_ft_data_val.json")
+    registry.rename(project.root / "later.json")
+    train(project)
+    before = cached(project)
+    (project.root / "later.json").rename(registry)
+    train(project)
+    poison(next(path for path in cached(project) if path not in before))
+    with pytest.raises(UserError, match=r"the validation loss is not finite after step 4, samples val-\d"):
+        train(project)
+    train(project, "--nan", "skip", "--work-dir", project.root / "skipping")
+    assert "step 4: left out of validation, the loss is not finite: samples val-" in capsys.readouterr().out
+    assert logged(project.root / "skipping", "val_loss")[0] < 10
