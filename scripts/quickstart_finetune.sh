@@ -13,7 +13,11 @@ if [[ "${1:-}" == "--help" || "${1:-}" == "-h" ]]; then sed -n '2,/^set/{s/^# \{
 reuse=--reuse
 if [[ "${1:-}" == "--fresh" ]]; then reuse=""; shift; fi
 skip=() # what concerns the data as well
-for flag in "$@"; do if [[ "$flag" == "--skip-bad-clips" ]]; then skip=("$flag"); fi; done
+frozen=yes
+for flag in "$@"; do
+    if [[ "$flag" == "--skip-bad-clips" ]]; then skip=("$flag"); fi
+    if [[ "$flag" == "--lora-vit" || "$flag" == "--lora_vit" ]]; then frozen=""; fi
+done
 PROJECT="$ROOT/"
 if [[ "$PWD" == "$ROOT" ]]; then PROJECT=""; fi # in the project's folder messages need no long paths
 export DATASET_DIR="${DATASET_DIR:-${PROJECT}dataset}" OUTPUT_DIR="${OUTPUT_DIR:-${PROJECT}data/annotaions}"
@@ -40,7 +44,9 @@ step "3/5 check"
 bash "$ROOT/scripts/verify_qved_setup.sh"
 
 step "4/5 training"
-bash "$ROOT/scripts/finetune_qved.sh" ${reuse:+"$reuse"} "$@"
+cache=() # 2 GB at most for the 8B; flags come after it and win
+if [[ "$frozen" && "$(wc -l <"$train")" -le 2000 ]]; then cache=(--feature-cache "$(dirname "$OUTPUT_DIR")/features"); fi
+bash "$ROOT/scripts/finetune_qved.sh" ${reuse:+"$reuse"} ${cache[@]+"${cache[@]}"} "$@"
 "$PYTHON" "$ROOT/utils/plot_training_stats.py" --work_dir "${WORK_DIR:-${PROJECT}work_dirs/qevd_fit_300k_internvideo2_5_r16}" \
     | tail -n 1 | sed 's/^wrote/curves:/' || true # the evaluation does not need them
 

@@ -9,6 +9,7 @@ is ever found for something else, runs can share a folder, and what is no longer
 import hashlib
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -235,8 +236,26 @@ def _compute(
         for number, tensors, frames, duration in progress(loader, len(missing), "clips seen by the vision tower"):
             there = {name: tensor.to(weight.device, non_blocking=True) for name, tensor in tensors.items()}
             features = model.frozen_features(**there)
+            if number == 0:
+                _check_space(cache.folder, features, len(missing))
             cache.write(missing[number].path, VisualInputs(features, frames, duration))
     model.train(was_training)
+
+
+def _check_space(folder: Path, features: Mapping[str, Tensor], count: int) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Raises:
+        UserError: says how much is needed.
+    """
+    needed = count * sum(tensor.nbytes for tensor in features.values())
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise UserError(
+            f"--feature-cache {parent}: the features of {count} clips take about {needed / 1e9:.1f} GB and "
+            f"{free / 1e9:.1f} GB are free; name a folder on another disk, or leave it out"
+        )
 
 
 class _Pixels(Dataset):
