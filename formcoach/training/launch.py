@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tell_once(error: UserError | KeyboardInterrupt, place: processes.Place, patience: float) -> int:
-    """Let the first process of each machine tell an error that all of them may have found."""
-    if place.local_rank == 0:
+    """Let the first process of each machine tell an error that all may have found; an interrupt, the first of all."""
+    if place.rank == 0 or (place.local_rank == 0 and isinstance(error, UserError)):
         raise error
     if isinstance(error, UserError) and not processes.first_process_tells(patience):
         raise error

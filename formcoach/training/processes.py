@@ -130,7 +130,7 @@ def run_processes(wanted: Wanted, script: str, arguments: Sequence[str]) -> int:
     except ChildFailedError as error:
         return error.get_first_failure()[1].exitcode
     except SignalException:
-        if companions.lost:
+        if companions.lost and wanted.machine != 0:  # the first process of all, on the first machine, tells it itself
             raise UserError(f"another machine has ended ({wanted.master}); see what it says") from None
         return EXIT_USER_ERROR
     except DistError as error:
