@@ -69,7 +69,7 @@ def test_machine_that_does_not_exist_is_named() -> None:
 
 
 def flags(strategy=None, deepspeed=None, quantization=None):
-    return argparse.Namespace(shard_strategy=strategy, deepspeed=deepspeed, quantization=quantization)
+    return argparse.Namespace(shard_strategy=strategy, deepspeed=deepspeed, quantization=quantization, nan="stop")
 
 
 @pytest.mark.parametrize(
