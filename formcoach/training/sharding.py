@@ -152,6 +152,11 @@ def _check_partitioned(args: argparse.Namespace, path: str) -> None:
             f"--quantization {args.quantization} does not go with ZeRO-3 ({path}): bitsandbytes repacks and holds "
             "weights that DeepSpeed would share out; use --shard-strategy zero2, the weights are small when quantised"
         )
+    if args.nan == "skip":
+        raise UserError(
+            f"--nan skip does not go with ZeRO-3 ({path}): all processes compute each layer together, and a sample is "
+            "left out by one; use --shard-strategy zero2, or --nan stop"
+        )
 
 
 def _offloads(config: dict[str, Any]) -> list[dict[str, Any]]:
