@@ -255,7 +255,7 @@ def _close(prepared: Prepared, trainer: CoachTrainer, loop_seconds: float) -> No
     loss = f"best validation loss {trainer.state.best_metric:.4f} at step {best}, " if best is not None else ""
     report.say(
         f"done in {clock(seconds)}: {steps} steps, {samples / loop_seconds:.1f} samples/s, {loss}"
-        f"peak memory {peak_memory()}"
+        f"waiting for data {trainer.waited / loop_seconds:.0%}, peak memory {peak_memory()}"
     )
     report.say(f"adapter: {plan.run / chosen}")
     report.say(f"next: bash scripts/run_inference.sh --model_path {plan.run}")

@@ -53,6 +53,9 @@ class CoachTrainer(Trainer):
         val_lengths: tokens of each sample of `eval_dataset`.
         eval_dataset: another, or None.
         callbacks: transformers' callbacks.
+
+    Attributes:
+        waited: seconds that this process has waited for data.
     """
 
     def __init__(
@@ -93,7 +96,8 @@ class CoachTrainer(Trainer):
         self._batches = batches
         self._val_lengths = val_lengths
         self._tokens = 0  # since the last log, of this process
-        self._waited = 0.0  # seconds for data, since the last log
+        self.waited = 0.0  # seconds for data, since the start
+        self._waited_before = 0.0  # those up to the last log
         self._left_out = 0.0  # shares of steps' answer tokens that nothing was learned from, since the last log
         self._clock = time.monotonic()  # when the steps since the last log began
         self._last_step = 0
@@ -147,7 +151,7 @@ class CoachTrainer(Trainer):
         """Return the batches of an optimizer step and how many answer tokens it has in all processes."""
         began = time.monotonic()
         batches = list(itertools.islice(epoch_iterator, num_batches))
-        self._waited += time.monotonic() - began
+        self.waited += time.monotonic() - began
         answers = sum(int((batch["labels"] != NO_LOSS).sum()) for batch in batches)
         return batches, self.accelerator.reduce(torch.tensor(answers, device=device), "sum")
 
@@ -233,7 +237,7 @@ class CoachTrainer(Trainer):
             return
         step = self.state.global_step
         seconds = time.monotonic() - self._clock
-        counts = [self._tokens, self._waited, self._left_out]
+        counts = [self._tokens, self.waited - self._waited_before, self._left_out]
         sums = torch.tensor(counts, dtype=torch.float64, device=self.args.device)
         tokens, waited, left_out = self.accelerator.reduce(sums, "sum").tolist()
         steps = step - self._last_step
@@ -251,7 +255,7 @@ class CoachTrainer(Trainer):
             "memory_gb": round(peak_bytes() / 1e9, 3),
         }
         self._report.step(record, self.state.max_steps)
-        self._tokens, self._waited, self._left_out = 0, 0.0, 0.0
+        self._tokens, self._waited_before, self._left_out = 0, self.waited, 0.0
         self._last_step, self._clock = step, time.monotonic()
 
     # Checkpoints

@@ -61,7 +61,7 @@ def test_run_directory_holds_what_the_design_says(project, steps) -> None:
 def test_closing_report_names_the_adapter_and_the_next_command(project, capsys) -> None:
     run = project.train("--max-steps", 2)
     *_, done, adapter, following = capsys.readouterr().out.splitlines()
-    for part in ("2 steps", "samples/s", "best validation loss", "peak memory"):
+    for part in ("2 steps", "samples/s", "best validation loss", "waiting for data", "peak memory"):
         assert part in done
     assert adapter == f"adapter: {run / 'step_2'}"
     assert following.startswith("next: ")
