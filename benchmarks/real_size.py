@@ -206,10 +206,12 @@ def compare(
 ) -> None:
     """Print what the estimator says for the same training, and how far it is off."""
     from formcoach.models import sizes_for
-    from formcoach.training.memory import FRAME_WORDS, Workload, estimate
+    from formcoach.training.memory import estimate
+    from formcoach.training.workload import FRAME_WORDS, Workload
 
     text = tokens[0] - frames * FRAME_WORDS
-    work = Workload(quantization=quantization, frames=frames, text_tokens=text, cuda=cuda)
+    # The model itself computes the loss here, with logits of all tokens.
+    work = Workload(quantization=quantization, frames=frames, text_tokens=text, answer_tokens=tokens[1], cuda=cuda)
     total = estimate(sizes_for(folder), work).total
     print(
         f"\n{tokens[1]} tokens; peak {peak / 1e9:.2f} GB, estimated {total / 1e9:.2f} GB "

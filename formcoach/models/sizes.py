@@ -19,6 +19,7 @@ class Tower:
     Args:
         layers: how many.
         width: channels of a token.
+        heads: of the attention.
         key_values: channels of all key heads together; as many as `width` without grouped-query attention.
         mlp: inner channels of the feed-forward part.
         gated: whether that has a gate beside its two matrices (SwiGLU).
@@ -26,6 +27,7 @@ class Tower:
 
     layers: int
     width: int
+    heads: int
     key_values: int
     mlp: int
     gated: bool

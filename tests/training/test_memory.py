@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,17 @@ import torch
 from resized import resized_8b
 from torch.profiler import ProfilerActivity, profile
 
+from formcoach.data.collate import NO_LOSS, TrainingCollator
 from formcoach.models import family_of, load_model, sizes_for
 from formcoach.models.adapters import add_lora
 from formcoach.models.internvideo.checkpoint import config_from_original, open_checkpoint
 from formcoach.models.internvideo.modeling import InternVideoForConditionalGeneration
 from formcoach.models.internvideo.original import PUBLISHED_8B
 from formcoach.models.internvideo.random_checkpoint import write_random_checkpoint
-from formcoach.training.memory import FRAME_WORDS, Workload, estimate, largest_micro_batch
+from formcoach.training.answer_loss import token_losses
+from formcoach.training.memory import estimate, largest_micro_batch, trained_weights
+from formcoach.training.recompute import recompute
+from formcoach.training.workload import FP32, FRAME_WORDS, FROZEN, FULL, HALF, LORA, Workload
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIXTURE = REPOSITORY / "tests" / "fixtures" / "internvideo2_5_tiny"
@@ -61,26 +65,121 @@ def allocated(step):
     return held.max()
 
 
-@pytest.mark.parametrize("checkpointing", [True, False])
-@pytest.mark.parametrize("words", [20, 600])
-@pytest.mark.parametrize("lora_vit", [False, True])
-def test_activations_are_as_estimated(narrow, checkpointing, words, lora_vit):
-    base, processor = load_model(narrow, dtype="bfloat16", device="cpu")
-    model = add_lora(base, family_of(narrow), str(narrow), rank=16, alpha=32, train_vit=lora_vit).train()
-    if checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    sample = processor(np.zeros((8, 224, 224, 3), np.uint8), "Well?" + " squat" * words, 4.8, answer="squats - fine")
+@dataclass(frozen=True)
+class Trained:
+    """A training of the narrow model in one forward pass, in the words of `Workload`."""
+
+    words: int = 20
+    answers: int = 2
+    clips: int = 1
+    packed: bool = False
+    language: str = LORA
+    vision: str = FROZEN
+    recompute: float = 1.0
+    feature_cache: bool = False
+    attention: str = "sdpa"
+    dtype: str = "bfloat16"
+
+
+CASES = {
+    "short": Trained(),
+    "long": Trained(words=600),
+    "long, kept": Trained(words=600, recompute=0),
+    "long, half kept": Trained(words=600, recompute=0.5),
+    "long, float32": Trained(words=600, dtype="float32"),
+    "long answer": Trained(answers=300),
+    "eager attention": Trained(words=600, attention="eager", feature_cache=True),
+    "eager attention, kept": Trained(words=600, attention="eager", feature_cache=True, recompute=0),
+    "feature cache": Trained(words=600, feature_cache=True),
+    "feature cache, kept": Trained(feature_cache=True, recompute=0),
+    "padded": Trained(words=300, clips=3),
+    "packed": Trained(words=300, clips=3, packed=True),
+    "packed, kept": Trained(words=300, clips=3, packed=True, recompute=0),
+    "frozen language model": Trained(words=600, language=FROZEN, feature_cache=True),
+    "whole language model": Trained(words=600, language=FULL),
+    "whole language model, kept": Trained(words=600, language=FULL, recompute=0),
+    "vision tower": Trained(words=600, vision=LORA),
+    "vision tower, kept": Trained(vision=LORA, recompute=0),
+    "whole vision tower": Trained(words=600, vision=FULL),
+    "whole vision tower, kept": Trained(words=600, vision=FULL, recompute=0),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_activations_are_as_estimated(narrow, case):
+    trained = CASES[case]
+    model, processor = load(narrow, trained)
+    batch = clips(model, processor, trained)
+    held = sum(batch[name].nbytes for name in ("pixel_values", "visual_tokens") if name in batch)
 
     def step():
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model(**sample, use_cache=False).loss
+        with torch.autocast("cpu", torch.bfloat16, enabled=trained.dtype == "bfloat16"):
+            losses, _ = token_losses(model, batch)
+            loss = losses.sum()
+            del losses
         loss.backward()
 
+    measured = allocated(step) + held
     sizes = sizes_for(narrow)
-    text = sample["input_ids"].shape[1] - 8 * (sizes.frame_tokens + FRAME_WORDS)
-    work = Workload(frames=8, text_tokens=text, checkpointing=checkpointing, lora_vit=lora_vit, cuda=False)
-    measured = allocated(step) + sample["pixel_values"].nbytes
-    assert estimate(sizes, work).activations == pytest.approx(measured, rel=0.15)
+    assert estimate(sizes, workload(sizes, batch, trained)).activations == pytest.approx(measured, rel=0.15)
+
+
+def load(folder, trained):
+    """Return the model as the trainer prepares it, and its processor."""
+    base, processor = load_model(folder, dtype=trained.dtype, device="cpu", attention=trained.attention)
+    family = family_of(folder)
+    model = add_lora(
+        base,
+        family,
+        str(folder),
+        rank=16,
+        alpha=32,
+        train_language=trained.language != FROZEN,
+        train_vit=trained.vision != FROZEN,
+        language_in_full=trained.language == FULL,
+        vit_in_full=trained.vision == FULL,
+    )
+    recompute(model, family, trained.recompute)
+    return model.train(), processor
+
+
+def clips(model, processor, trained):
+    """Return the inputs of one forward pass."""
+    question, answer = "Well?" + " squat" * trained.words, "x" + " squat" * trained.answers
+    one = processor(np.zeros((8, 224, 224, 3), np.uint8), question, 4.8, answer=answer)
+    visual = {"pixel_values": one["pixel_values"]}
+    if trained.feature_cache:
+        with torch.no_grad():
+            visual = model.get_base_model().frozen_features(one["pixel_values"])
+    item = {"input_ids": one["input_ids"][0], "labels": one["labels"][0], "id": "clip", **visual}
+    batch = TrainingCollator(0, trained.packed)([item] * trained.clips)
+    return {name: value for name, value in batch.items() if name not in ("ids", "tokens")}
+
+
+def workload(sizes, batch, trained):
+    """Return the same training as the estimator sees it."""
+    tokens = batch["input_ids"].numel()
+    return Workload(
+        micro_batch_size=trained.clips,
+        text_tokens=tokens // trained.clips - 8 * (sizes.frame_tokens + FRAME_WORDS),
+        answer_tokens=int((batch["labels"] != NO_LOSS).sum()) // trained.clips,
+        pack_length=tokens if trained.packed else None,
+        language=trained.language,
+        vision=trained.vision,
+        recompute=trained.recompute,
+        feature_cache=trained.feature_cache,
+        attention=trained.attention,
+        number_bytes=HALF if trained.dtype == "bfloat16" else FP32,
+        cuda=False,
+    )
+
+
+@pytest.mark.parametrize("vision", [FROZEN, LORA, FULL])
+@pytest.mark.parametrize("language", [FROZEN, LORA, FULL])
+def test_trained_weights_are_counted(narrow, language, vision):
+    model, _ = load(narrow, Trained(language=language, vision=vision))
+    held = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    assert trained_weights(sizes_for(narrow), Workload(language=language, vision=vision)) == held
 
 
 def test_quantised_weights_are_as_estimated(narrow):
@@ -104,10 +203,44 @@ def test_what_costs_more_is_estimated_higher():
         {"micro_batch_size": 4},
         {"text_tokens": 2000},
         {"lora_rank": 64},
-        {"lora_vit": True},
-        {"checkpointing": False},
+        {"answer_tokens": 300},
+        {"micro_batch_size": 4, "answer_spread": 2000},
+        {"vision": LORA},
+        {"vision": FULL},
+        {"recompute": 0.5},
     ):
         assert estimate(sizes, replace(work, **more)).total > least
+
+
+def test_what_saves_memory_is_estimated_lower():
+    sizes, work = sizes_for(LARGE), Workload(vision=FULL, micro_batch_size=8)
+    most = estimate(sizes, work)
+    for less in (
+        {"feature_cache": True, "vision": FROZEN},
+        {"pack_length": 2000},
+        {"zero": 2, "processes": 2},
+        {"zero": 3, "processes": 4},
+        {"zero": 2, "offload_optimizer": True},
+        {"zero": 3, "offload_optimizer": True, "offload_parameters": True},
+    ):
+        assert estimate(sizes, replace(work, **less)).total < most.total
+
+
+def test_what_is_offloaded_lies_in_the_computers_memory():
+    sizes, work = sizes_for(LARGE), Workload(vision=FULL, zero=2)
+    kept, offloaded = estimate(sizes, work), estimate(sizes, replace(work, offload_optimizer=True))
+    assert offloaded.host == kept.adapter + kept.gradients + kept.optimizer > 4e9
+    assert kept.total - offloaded.total == pytest.approx(offloaded.host)
+    on_cpu = estimate(sizes, replace(work, offload_optimizer=True, cuda=False))
+    assert (on_cpu.host, on_cpu.optimizer) == (0, kept.optimizer)
+
+
+def test_zero3_shares_out_weights_and_zero2_does_not():
+    sizes, work = sizes_for(LARGE), Workload(zero=2, processes=4)
+    whole, shared = estimate(sizes, work), estimate(sizes, replace(work, zero=3))
+    assert whole.weights == 2 * sizes.parameters
+    assert shared.weights == whole.weights / 4 + 2e9  # and what is put together for a moment
+    assert whole.optimizer == shared.optimizer == estimate(sizes, replace(work, processes=1)).optimizer / 4
 
 
 def test_the_largest_micro_batch_fits_and_one_more_does_not():

@@ -6,7 +6,13 @@ import msgspec
 
 from formcoach.errors import UserError
 from formcoach.files import read_json
-from formcoach.models.internvideo.original import ORIGINAL_TYPE, OriginalConfig, parse_original
+from formcoach.models.internvideo.original import (
+    ORIGINAL_TYPE,
+    OriginalConfig,
+    OriginalLanguage,
+    OriginalVision,
+    parse_original,
+)
 from formcoach.models.sizes import Channels, Layers, ModelSizes, Pixels, Tokens, Tower
 from formcoach.models.weights import REMEDY
 
@@ -19,8 +25,8 @@ def sizes_of(config: OriginalConfig) -> ModelSizes:
     head_width = language.hidden_size // language.num_attention_heads
     key_values = head_width * (language.num_key_value_heads or language.num_attention_heads)
     return _sizes(
-        Tower(vision.num_hidden_layers, vision.hidden_size, vision.hidden_size, vision.intermediate_size, gated=False),
-        Tower(language.num_hidden_layers, language.hidden_size, key_values, language.intermediate_size, gated=True),
+        _vision_tower(vision),
+        _language_tower(language, key_values),
         vision.image_size,
         vision.patch_size,
         vision.num_channels,
@@ -35,6 +41,7 @@ class NativeVision(msgspec.Struct, frozen=True):
 
     num_hidden_layers: Layers
     hidden_size: Channels
+    num_attention_heads: Channels
     intermediate_size: Channels
     image_size: list[Pixels]
     patch_size: list[Pixels]
@@ -47,6 +54,7 @@ class NativeLanguage(msgspec.Struct, frozen=True):
 
     num_hidden_layers: Layers
     hidden_size: Channels
+    num_attention_heads: Channels
     intermediate_size: Channels
     num_key_value_heads: Channels
     head_dim: Channels
@@ -78,8 +86,8 @@ def read_sizes(path: Path) -> ModelSizes:
     vision, language = config.vision_config, config.text_config
     key_values = language.head_dim * language.num_key_value_heads
     return _sizes(
-        Tower(vision.num_hidden_layers, vision.hidden_size, vision.hidden_size, vision.intermediate_size, gated=False),
-        Tower(language.num_hidden_layers, language.hidden_size, key_values, language.intermediate_size, gated=True),
+        _vision_tower(vision),
+        _language_tower(language, key_values),
         vision.image_size[0],
         vision.patch_size[0],
         vision.num_channels,
@@ -87,6 +95,16 @@ def read_sizes(path: Path) -> ModelSizes:
         biases=(vision.attention_bias, language.attention_bias),
         tied=config.tie_word_embeddings,
     )
+
+
+def _vision_tower(config: OriginalVision | NativeVision) -> Tower:
+    width, heads = config.hidden_size, config.num_attention_heads
+    return Tower(config.num_hidden_layers, width, heads, width, config.intermediate_size, gated=False)
+
+
+def _language_tower(config: OriginalLanguage | NativeLanguage, key_values: int) -> Tower:
+    width, heads = config.hidden_size, config.num_attention_heads
+    return Tower(config.num_hidden_layers, width, heads, key_values, config.intermediate_size, gated=True)
 
 
 def _sizes(
