@@ -29,7 +29,7 @@ REQUIRED = [
     "matplotlib>=3.9,<4",
     "jinja2>=3.1,<4",
     "tqdm>=4.66,<5",
-    'psutil>=5.9; sys_platform == "win32"',
+    "psutil>=5.9",
     "packaging>=24",
 ]
 

@@ -20,18 +20,21 @@ from transformers.utils import logging as transformers_logging
 from formcoach.command import EXIT_USER_ERROR
 from formcoach.errors import UserError
 from formcoach.files import write_json
-from formcoach.models import family_of
+from formcoach.models import family_of, sizes_for
 from formcoach.training import processes, resumption, run_directory
 from formcoach.training.batches import Batches
 from formcoach.training.callbacks import Rhythm, RunReport, clock, peak_memory
 from formcoach.training.inputs import Inputs, check_clips, make_inputs
 from formcoach.training.length_report import length_line, length_table
+from formcoach.training.out_of_memory import told_if_out_of_memory
 from formcoach.training.plan import Plan, describe
+from formcoach.training.planned_memory import planned_work
 from formcoach.training.preflight import Lengths, check_lengths, long_rows, measure_samples
 from formcoach.training.sample_check import check_sample
 from formcoach.training.sharding import loading_device, read_deepspeed, settings_for, zero_stage
 from formcoach.training.trainable import load_trainable
 from formcoach.training.trainer import CoachTrainer
+from formcoach.training.workload import Workload
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -47,6 +50,7 @@ class Prepared:
         inputs: the samples as the model's inputs.
         batches: which samples make a step.
         val_lengths: tokens of each validation sample.
+        work: what the training's memory depends on.
         report: has told what was found so far.
     """
 
@@ -56,6 +60,7 @@ class Prepared:
     inputs: Inputs
     batches: Batches
     val_lengths: Sequence[int]
+    work: Workload
     report: RunReport
 
     @property
@@ -85,7 +90,8 @@ def prepare(plan: Plan) -> Prepared:
     inputs = make_inputs(plan, model.get_base_model(), processor, kept, report)
     for line in check_sample(inputs.train, model.get_base_model().config, plan.config.model):
         report.say(line)
-    return Prepared(plan, model, processor, inputs, plan.batches(totals), val_totals, report)
+    work = planned_work(plan, sizes_for(plan.config.model), lengths.train)
+    return Prepared(plan, model, processor, inputs, plan.batches(totals), val_totals, work, report)
 
 
 def train(prepared: Prepared) -> None:
@@ -95,7 +101,7 @@ def train(prepared: Prepared) -> None:
         UserError: the training was stopped; complete checkpoints are kept.
     """
     plan, report = prepared.plan, prepared.report
-    with _one_line(plan, report):
+    with _one_line(plan, report), told_if_out_of_memory(plan, prepared.work):
         _open_run(prepared)
         trainer = _trainer(prepared)
         output = trainer.train(str(plan.resume.folder / resumption.FOLDER) if plan.resume is not None else None)
