@@ -22,6 +22,7 @@ class Family:
         model_types: `model_type` in the `config.json` of its checkpoints.
         load: reads a checkpoint folder: (folder, precision) -> (model, processor).
         open: reads all but its weights.
+        outline: builds model, on torch's meta device, and processor of a folder that need not have weights.
         sizes: reads its sizes from a `config.json`.
         published: sizes of the checkpoints that their authors publish, by hub id.
         vision: name of the vision tower's module; all its parameters have it in theirs.
@@ -36,6 +37,7 @@ class Family:
     model_types: tuple[str, ...]
     load: Callable[[Path, Precision], tuple[Any, Any]]
     open: Callable[[Path], "Layout"]
+    outline: Callable[[Path], tuple[Any, Any]]
     sizes: Callable[[Path], ModelSizes]
     published: Mapping[str, ModelSizes]
     vision: str

@@ -122,6 +122,13 @@ def config_file(path_or_id: str | Path) -> Path:
     return config_file(base_of(found)) if is_adapter(found) else found / "config.json"
 
 
+def small_files(path_or_id: str | Path) -> Path:
+    """Return the folder of a base model with all that it has but weights, which are not fetched."""
+    if wanted := HubName.parse(canonical(path_or_id)):
+        return fetch(wanted, tuple(files for files in _HUB_FILES if files != "*.safetensors"), _has_config)
+    return resolve_checkpoint(path_or_id)
+
+
 def is_adapter(folder: Path) -> bool:
     """Tell whether a folder holds an adapter rather than a model."""
     return (folder / ADAPTER_CONFIG).is_file()

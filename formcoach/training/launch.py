@@ -63,11 +63,19 @@ def _tell_once(error: UserError | KeyboardInterrupt, place: processes.Place, pat
 def _prepare(args: argparse.Namespace, place: processes.Place, began: float) -> "Prepared | None":
     """Return what is to be trained; None if the run to continue is finished."""
     from formcoach.training.plan import is_finished, make_plan
+
+    if args.dry_run:
+        from formcoach.training.dry_run import tell
+
+        args.dset_cache_dir = None  # nothing is written
+        return tell(make_plan(args, place, began))
+    plan = make_plan(args, place, began)
+    from formcoach.training.out_of_memory import told_if_out_of_memory
     from formcoach.training.run import prepare
 
-    plan = make_plan(args, place, began)
     if not is_finished(plan):
-        return prepare(plan)
+        with told_if_out_of_memory(plan):
+            return prepare(plan)
     if place.rank == 0:
         print(f"{plan.resume.folder} is the end of this run: nothing is left to train")
     return None

@@ -30,7 +30,18 @@ def load_trainable(config: TrainingConfig, device: str) -> tuple[Any, Any]:
         _attend_eagerly(base, family)
     if config.liger:
         apply_liger(base, family)
-    model = add_lora(
+    model = trainable(base, family, config)
+    recompute(model, family, config.selective_recompute)
+    return model, processor
+
+
+def trainable(base: Any, family: Family, config: TrainingConfig) -> Any:
+    """Put the trained weights beside those of a base model, which may be on torch's meta device.
+
+    Raises:
+        UserError: it has no such layers as are to be trained.
+    """
+    return add_lora(
         base,
         family,
         config.model,
@@ -44,8 +55,6 @@ def load_trainable(config: TrainingConfig, device: str) -> tuple[Any, Any]:
         language_in_full=config.trains_language and config.no_lora,
         vit_in_full=config.trains_vit and not config.lora_vit,
     )
-    recompute(model, family, config.selective_recompute)
-    return model, processor
 
 
 def _attend_eagerly(base: Any, family: Family) -> None:

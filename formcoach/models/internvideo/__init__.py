@@ -25,11 +25,18 @@ def _open(folder: Path) -> "Layout":
     return open_checkpoint(folder)
 
 
+def _outline(folder: Path) -> tuple[Any, Any]:
+    from formcoach.models.internvideo.checkpoint import outline_checkpoint
+
+    return outline_checkpoint(folder)
+
+
 INTERNVIDEO = Family(
     name="InternVideo2.5",
     model_types=("internvl_chat", "internvideo"),
     load=_load,
     open=_open,
+    outline=_outline,
     sizes=read_sizes,
     published=dict.fromkeys(
         ("OpenGVLab/InternVideo2_5_Chat_8B", "OpenGVLab/InternVL_2_5_HiCo_R16"), sizes_of(PUBLISHED_8B)

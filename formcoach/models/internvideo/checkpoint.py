@@ -75,6 +75,26 @@ def open_checkpoint(folder: Path) -> Layout:
         UserError: if a file is missing or damaged, the configuration is not that of an InternVideo2.5 model, or a
             tensor is missing, surplus or of the wrong shape; it names the file and the tensor.
     """
+    is_original, model, processor = _outline(folder)
+    names = list(model.state_dict())
+    found = counterparts(names) if is_original else [Counterpart(name, (name,)) for name in names]
+    shards = weight_files(folder)
+    dtype = _check_tensors(folder, model, found, read_headers(shards))
+    return Layout(folder, is_original, model, processor, shards, dtype, {one.name: one for one in found})
+
+
+def outline_checkpoint(folder: Path) -> tuple[InternVideoForConditionalGeneration, InternVideoProcessor]:
+    """Return model and processor of a folder that needs no weights; the model is on torch's meta device.
+
+    Raises:
+        UserError: see `open_checkpoint`.
+    """
+    _, model, processor = _outline(folder)
+    return model, processor
+
+
+def _outline(folder: Path) -> tuple[bool, InternVideoForConditionalGeneration, InternVideoProcessor]:
+    """Return whether a checkpoint is in the original layout, its model without weights, and its processor."""
     path = folder / "config.json"
     raw = read_json(path, REMEDY)
     is_original = raw.get("model_type") == ORIGINAL_TYPE
@@ -89,12 +109,7 @@ def open_checkpoint(folder: Path) -> Layout:
         processor = InternVideoProcessor.from_pretrained(folder)
         _check_processor(folder, processor, config)
     _check_vocabulary(folder, processor, config)
-    model = _empty_model(path, config)
-    names = list(model.state_dict())
-    found = counterparts(names) if is_original else [Counterpart(name, (name,)) for name in names]
-    shards = weight_files(folder)
-    dtype = _check_tensors(folder, model, found, read_headers(shards))
-    return Layout(folder, is_original, model, processor, shards, dtype, {one.name: one for one in found})
+    return is_original, _empty_model(path, config), processor
 
 
 def _empty_model(path: Path, config: InternVideoConfig) -> InternVideoForConditionalGeneration:
