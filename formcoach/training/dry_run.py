@@ -17,7 +17,7 @@ from formcoach.training.lengths import Length
 from formcoach.training.memory_report import memory_report
 from formcoach.training.plan import Plan
 from formcoach.training.planned_memory import attention_of
-from formcoach.training.preflight import check_lengths, long_rows, measure_samples
+from formcoach.training.preflight import check_all_lengths, long_rows, measure_samples
 from formcoach.training.schedule import CONNECTOR, LANGUAGE, PARTS, VISION, part_of
 from formcoach.training.sharding import read_deepspeed, zero_stage
 from formcoach.training.trainable import trainable
@@ -63,12 +63,7 @@ def _measured(plan: Plan, processor: Any) -> tuple[Plan, Any, list[Length], list
     """Return the plan without what is too long, the samples' lengths, and lines on what is left out."""
     config = plan.config
     lengths = measure_samples(plan.train, plan.val, processor, plan.threads, None)
-    limits = config.max_length, config.skip_bad_clips
-    train, lines = check_lengths(plan.train, lengths.train, *limits, config.datasets)
-    val = plan.val
-    if val is not None:
-        val, more = check_lengths(val, lengths.val, *limits, str(config.val_datasets))
-        lines += more
+    train, val, lines = check_all_lengths(config, plan.train, plan.val, lengths)
     if config.dset_pack:
         lines += long_rows(train, lengths.train, config.pack_max_length)
     found = [lengths.val[sample] for sample in val.samples] if val is not None else []

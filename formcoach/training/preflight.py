@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from formcoach.command import progress
+from formcoach.config import TrainingConfig
 from formcoach.data.dataset import ResizedClip, Sample, read_resized
 from formcoach.data.video import VideoInfo, probe
 from formcoach.errors import ClipError, UserError
@@ -141,6 +142,22 @@ def measure_samples(train: Opened, val: Opened | None, processor: Any, threads: 
     return Lengths(
         dict(zip(ours, lengths[: len(ours)], strict=True)), dict(zip(theirs, lengths[len(ours) :], strict=True))
     )
+
+
+def check_all_lengths(
+    config: TrainingConfig, train: Opened, val: Opened | None, lengths: Lengths
+) -> tuple[Opened, Opened | None, list[str]]:
+    """Find training and validation samples that are too long, see `check_lengths`.
+
+    Returns:
+        The training samples that are left, the validation samples that are, and lines for the user.
+    """
+    limits = config.max_length, config.skip_bad_clips
+    train, lines = check_lengths(train, lengths.train, *limits, config.datasets)
+    if val is not None:
+        val, more = check_lengths(val, lengths.val, *limits, str(config.val_datasets))
+        lines += more
+    return train, val, lines
 
 
 def check_lengths(

@@ -29,7 +29,7 @@ from formcoach.training.length_report import length_line, length_table
 from formcoach.training.out_of_memory import told_if_out_of_memory
 from formcoach.training.plan import Plan, describe
 from formcoach.training.planned_memory import planned_work
-from formcoach.training.preflight import Lengths, check_lengths, long_rows, measure_samples
+from formcoach.training.preflight import Lengths, check_all_lengths, long_rows, measure_samples
 from formcoach.training.sample_check import check_sample
 from formcoach.training.sharding import loading_device, read_deepspeed, settings_for, zero_stage
 from formcoach.training.trainable import load_trainable
@@ -123,12 +123,7 @@ def _check_samples(plan: Plan, processor: Any, report: RunReport) -> tuple[Plan,
     config = plan.config
     cache_dir = Path(config.dset_cache_dir) if config.dset_cache_dir is not None else None
     lengths = measure_samples(plan.train, plan.val, processor, plan.threads, cache_dir)
-    limits = config.max_length, config.skip_bad_clips
-    train, lines = check_lengths(plan.train, lengths.train, *limits, config.datasets)
-    val = plan.val
-    if val is not None:
-        val, more = check_lengths(val, lengths.val, *limits, str(config.val_datasets))
-        lines += more
+    train, val, lines = check_all_lengths(config, plan.train, plan.val, lengths)
     for line in lines:
         report.say(line)
     return replace(plan, train=train, val=val), lengths
