@@ -180,35 +180,51 @@ def _torchrun_flags(wanted: Wanted) -> list[str]:
 
 
 class Companions:
-    """Ends this machine's processes when those of another machine have ended too early.
+    """Keeps the machines of a training together: none outlives another's failure, and none leaves too early.
 
-    torchrun itself learns of that only where a network connection breaks, and NCCL's may take ten minutes. The first
-    machine's torchrun keeps a store that the others read; each one notes there that it has failed, and the store is
-    gone when the first one has ended.
+    torchrun itself learns of another machine's end only where a network connection breaks, and NCCL's may take ten
+    minutes. Its first machine keeps a store that the others read. Each machine notes there that it has failed, and
+    that it leaves; the first one stays until the others have left, as torchrun's own farewell needs the store.
 
     Args:
         wanted: the processes; with one machine, nothing is done.
     """
 
     INTERVAL = 1.0  # seconds between two looks
-    KEY = "formcoach/ended"
+    FAREWELL = 5.0  # seconds that the first machine waits for the others at the end
+    FAILED, LEFT = "formcoach/failed", "formcoach/left"
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
         self._store: Any = None
         self._done = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
         self.lost = False  # whether another machine has ended
 
     def __enter__(self) -> None:
-        if self._wanted.machines > 1:
-            threading.Thread(target=self._watch, daemon=True).start()
+        if self._wanted.machines == 1:
+            return
+        if self._wanted.machine == 0:
+            self._store = self._open(is_master=True)
+        self._watcher.start()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._wanted.machines == 1:
+            return
         self._done.set()
-        if kind is not None and self._store is not None and not self.lost:
-            with suppress(RuntimeError):
-                self._store.set(self.KEY, "1")
-                time.sleep(2 * self.INTERVAL)  # so that the others see it before the first machine's store is gone
+        self._watcher.join(timeout=self.FAREWELL)
+        with suppress(RuntimeError, UserError):
+            if self._store is None:  # a quick end
+                if not _listens(self._wanted):
+                    return
+                self._store = self._open(is_master=False)
+            if kind is not None and not self.lost:
+                self._store.set(self.FAILED, "1")
+            left = self._store.add(self.LEFT, 1)
+            end = time.monotonic() + self.FAREWELL
+            while self._wanted.machine == 0 and left < self._wanted.machines and time.monotonic() < end:
+                time.sleep(self.INTERVAL / 20)
+                left = self._store.add(self.LEFT, 0)
 
     def _watch(self) -> None:
         if not self._connect():
@@ -224,22 +240,28 @@ class Companions:
 
     def _connect(self) -> bool:
         """Wait for the store; torchrun itself tells if it never comes."""
+        while self._store is None and not self._done.wait(self.INTERVAL):
+            if _listens(self._wanted):
+                with suppress(RuntimeError):
+                    self._store = self._open(is_master=False)
+        return self._store is not None
+
+    def _open(self, *, is_master: bool) -> Any:
+        """Return torchrun's store; the one of the first machine is also a tenant of the server, which lives with it."""
         from torch.distributed import TCPStore
 
-        while not self._done.wait(self.INTERVAL):
-            if not _listens(self._wanted):
-                continue
-            with suppress(RuntimeError):
-                seconds = timedelta(seconds=10)
-                self._store = TCPStore(
-                    self._wanted.address, self._wanted.port, is_master=False, wait_for_workers=False, timeout=seconds
-                )
-                return True
-        return False
+        return TCPStore(
+            self._wanted.address,
+            self._wanted.port,
+            is_master=is_master,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=10),
+            multi_tenant=True,
+        )
 
     def _others_live(self) -> bool:
         try:
-            return not self._store.check([self.KEY])
+            return not self._store.check([self.FAILED])
         except RuntimeError:
             return False
 
