@@ -132,7 +132,7 @@ def step_row(
     clip = np.random.default_rng(0).integers(0, 256, (frames, side, side, 3), dtype=np.uint8)
     ids, labels = processor.text_inputs(QUESTION, frames, SECONDS, ANSWER)
     batch = TrainingCollator(0)([{"input_ids": ids, "labels": labels, **processor.visual_inputs(clip), "id": "noise"}])
-    batch = {name: value.to(device) for name, value in batch.items() if name not in ("ids", "tokens")}
+    batch = {name: value if name == "lengths" else value.to(device) for name, value in batch.items() if name != "ids"}
     take_step(model, optimizer, batch, device)
     with Memory(device) as memory:
         start = time.perf_counter()

@@ -151,7 +151,7 @@ def batch_of(variant: str, model: Any, items: list[Any], device: str, packed: bo
             for item in items:
                 item.update(model.get_base_model().frozen_features(item.pop("pixel_values").to(device)))
     batch = TrainingCollator(0, packed)(items)
-    return {name: value.to(device) for name, value in batch.items() if name not in ("ids", "tokens")}
+    return {name: value if name == "lengths" else value.to(device) for name, value in batch.items() if name != "ids"}
 
 
 def autocast(model: Any) -> Any:

@@ -16,7 +16,7 @@ class TrainingCollator:
     """Makes a batch of the items of `formcoach.data.dataset.ClipDataset`.
 
     The visual inputs of all clips follow one another along their first dimension. Beside the model's arguments a batch
-    has ``columns`` from `answer_columns`, ``ids``, the samples' names, and ``tokens``, how many it has without padding.
+    has ``columns`` from `answer_columns`, ``ids``, the samples' names, and ``lengths``, the tokens of each.
 
     Args:
         pad_id: the token that fills shorter samples; neither attended to nor part of the loss.
@@ -28,7 +28,7 @@ class TrainingCollator:
     packed: bool = False
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return ``input_ids`` and ``labels (B, L)``, the visual inputs, ``columns (K)``, ``ids`` and ``tokens``.
+        """Return ``input_ids`` and ``labels (B, L)``, the visual inputs, ``columns (K)``, ``ids`` and ``lengths``.
 
         Padded rows come with ``attention_mask (B, L)``, packed ones, (1, L), with ``position_ids (1, L)``.
         """
@@ -38,7 +38,7 @@ class TrainingCollator:
         batch = self._packed(rows, labels) if self.packed else self._padded(rows, labels)
         batch |= {name: torch.cat([item[name] for item in items]) for name in visual}  # B x (T_i, ...) -> (sum, ...)
         batch["columns"] = answer_columns(batch["labels"])
-        return batch | {"ids": [item["id"] for item in items], "tokens": sum(map(len, rows))}
+        return batch | {"ids": [item["id"] for item in items], "lengths": [len(row) for row in rows]}
 
     def _padded(self, rows: list[Tensor], labels: list[Tensor]) -> dict[str, Any]:
         return {

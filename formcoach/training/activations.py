@@ -1,6 +1,5 @@
 """What a training step holds for a while: the inputs, what the backward pass needs, and the logits."""
 
-import math
 from dataclasses import dataclass
 
 from formcoach.models.sizes import ModelSizes, Tower
@@ -14,15 +13,16 @@ from formcoach.training.workload import (
     pass_answers,
     pass_clips,
     pass_tokens,
+    recomputed,
 )
 
 # Of a logit: its log-probability, and the gradients of that and of itself, all float32. What comes before and after, in
 # half precision, is not there at the same time (measured).
 LOGIT_BYTES = 12
-# Measured as well: for a token and an inner channel of the feed-forward part, the gradients in its backward pass; for a
-# pair of tokens and a head, those of attention weights; for a pixel of a frame's side, what oneDNN's convolution in
-# bfloat16 takes, for few frames as for many.
-GRADIENT_BYTES = 10
+# Measured as well: for a token and an inner channel of the feed-forward part, how many gradients its backward pass
+# holds; for a pair of tokens and a head, the bytes of those of attention weights; for a pixel of a frame's side, what
+# oneDNN's convolution in bfloat16 takes, for few frames as for many.
+GRADIENTS = 2.5
 EAGER_GRADIENT_BYTES = 6
 CONVOLUTION_BYTES = 463_000
 
@@ -36,17 +36,19 @@ class Stack:
         kept: all that the backward pass needs of the other layers.
         again: the same of a layer that is computed again, while that is done; 0 if there is none.
         backward: gradients, while a layer's backward pass is computed.
+        last: what the backward pass needs of the language model's last layer, which is never computed again.
     """
 
     inputs: float = 0
     kept: float = 0
     again: float = 0
     backward: float = 0
+    last: float = 0
 
     @property
     def total(self) -> float:
         """Between the forward and the backward pass."""
-        return self.inputs + self.kept
+        return self.inputs + self.kept + self.last
 
 
 def activations(sizes: ModelSizes, work: Workload, trained: float) -> tuple[float, float]:
@@ -67,12 +69,13 @@ def activations(sizes: ModelSizes, work: Workload, trained: float) -> tuple[floa
     seeing = vision.total + _while_seeing(sizes, work)
     loss = held + max(logits, dequantised)
     backward = max(
-        held + max(language.backward + dequantised, _head_gradient(sizes, work)),
+        held + max(dequantised, _head_gradient(sizes, work), _attention(sizes, work)[1]),
+        held - language.last + language.backward + dequantised,
         vision.total + language.inputs + language.again + language.backward + dequantised,
         vision.total + vision.backward,
         vision.inputs + vision.again + vision.backward,
     )
-    copies = _copies(work, trained)
+    copies = _copies(sizes, work, trained)
     # Autocast makes its copies when they are needed and drops them after the forward pass, but for those that the
     # backward pass needs.
     first, left = (copies, copies) if work.zero else (0, copies * (1 - work.recompute))
@@ -80,37 +83,42 @@ def activations(sizes: ModelSizes, work: Workload, trained: float) -> tuple[floa
 
 
 def _inputs(sizes: ModelSizes, work: Workload) -> float:
-    """Return the bytes of the clips, as pixels or as what the vision tower has made of them, and of the mask."""
+    """Return the bytes of the clips, as pixels or as what the vision tower has made of them."""
     frames = pass_clips(sizes, work) * work.frames
-    mask = pass_tokens(sizes, work) ** 2 if _masked(sizes, work) else 0
     if work.feature_cache:
-        return mask + frames * sizes.frame_tokens * sizes.merged_channels * work.number_bytes
-    return mask + frames * 3 * sizes.image_size**2 * FP32
+        return frames * sizes.frame_tokens * sizes.merged_channels * work.number_bytes
+    return frames * 3 * sizes.image_size**2 * FP32
 
 
-def _copies(work: Workload, trained: float) -> float:
+def _copies(sizes: ModelSizes, work: Workload, trained: float) -> float:
     """Return the bytes of the trained weights in half precision: autocast's copies, under DeepSpeed the model's own."""
-    return trained * HALF / work.sharing(3) if work.number_bytes == HALF else 0
+    if work.number_bytes != HALF:
+        return 0
+    if work.language == FULL and not work.zero:
+        trained -= sizes.vocabulary * sizes.language.width  # embeddings are looked up as they are
+    return trained * HALF / work.sharing(3)
 
 
 def _vision(sizes: ModelSizes, work: Workload) -> Stack:
     if work.vision == FROZEN:
         return Stack()
     patches = pass_clips(sizes, work) * work.frames * sizes.patch_tokens
-    return _stack(sizes.vision, patches, work.vision, work)
+    return _stack(sizes.vision, sizes.vision.layers, patches, work.vision, work)
 
 
 def _language(sizes: ModelSizes, work: Workload) -> Stack:
     """Return what the language model keeps; also where it is frozen, for gradients go through it."""
-    tower = sizes.language
-    stack = _stack(tower, pass_tokens(sizes, work), work.language, work)
-    kept, backward = _attention(sizes, work)
-    again = _recomputed(tower, work)
+    tower, tokens = sizes.language, pass_tokens(sizes, work)
+    stack = _stack(tower, tower.layers - 1, tokens, work.language, work)
+    pairs, backward = _attention(sizes, work)
+    again = recomputed(work.recompute, tower.layers, last=True)
+    before, behind = _saved(tower, work.language, work)
     return Stack(
         stack.inputs,
-        stack.kept + (tower.layers - again) * kept,
-        stack.again + (kept if again else 0),
+        stack.kept + (tower.layers - 1 - again) * pairs,
+        stack.again + (pairs if again else 0),
         max(stack.backward, backward),
+        tokens * before + pass_answers(sizes, work) * behind + pairs,
     )
 
 
@@ -120,49 +128,39 @@ def _attention(sizes: ModelSizes, work: Workload) -> tuple[float, float]:
     pairs = pass_tokens(sizes, work) ** 2 / rows
     if work.attention == "eager":
         weights = sizes.language.heads * pairs
-        return weights * (
-            FP32 + work.number_bytes
-        ), weights * EAGER_GRADIENT_BYTES  # as softmax makes them, and as used
-    return (pairs * work.number_bytes if _masked(sizes, work) else 0), 0
+        kept = weights * (FP32 + work.number_bytes)  # as softmax makes them, and as used
+        return kept, weights * EAGER_GRADIENT_BYTES
+    return 0, 0
 
 
-def _masked(sizes: ModelSizes, work: Workload) -> bool:
-    """Tell whether attention gets a matrix of which token sees which: where samples share a row or are padded."""
-    return work.attention == "sdpa" and (work.pack_length is not None or pass_clips(sizes, work) > 1)
-
-
-def _stack(tower: Tower, tokens: int, mode: str, work: Workload) -> Stack:
-    again = _recomputed(tower, work)
-    saved = _saved(tower, mode, work)
+def _stack(tower: Tower, layers: int, tokens: int, mode: str, work: Workload) -> Stack:
+    """Return what so many layers hold."""
+    again = min(recomputed(work.recompute, tower.layers, last=False), layers)
+    saved = sum(_saved(tower, mode, work))
     # A tower that is trained in full adds up in float32, but for DeepSpeed's.
     between = FP32 if mode == FULL and not work.zero else work.number_bytes
     return Stack(
         again * tokens * tower.width * between,
-        (tower.layers - again) * tokens * saved,
+        (layers - again) * tokens * saved,
         tokens * saved if again else 0,
-        tokens * tower.mlp * GRADIENT_BYTES,
+        tokens * tower.mlp * GRADIENTS * work.number_bytes if layers else 0,
     )
 
 
-def _recomputed(tower: Tower, work: Workload) -> int:
-    """Return how many layers are computed again; see `formcoach.training.recompute`."""
-    return math.ceil(work.recompute * tower.layers - 1e-9)
-
-
-def _saved(tower: Tower, mode: str, work: Workload) -> float:
-    """Return the bytes of a token that the backward pass of one layer needs.
+def _saved(tower: Tower, mode: str, work: Workload) -> tuple[float, float]:
+    """Return the bytes of a token that the backward pass of one layer needs, up to its attention and behind it.
 
     That is the inputs of both norms (in float32), of the trained matrices, queries, keys, values and result of the
-    attention, and what lies between the feed-forward part's matrices. In half precision, LoRA has a copy of its input
-    for each matrix; full training needs what both norms scale.
+    attention, and what lies between the feed-forward part's matrices. Full training needs what both norms scale.
     """
-    norms = 2 * tower.width * FP32
-    copied = mode == LORA and work.number_bytes == HALF
-    shared = {FROZEN: 0, LORA: 2 * tower.width + tower.mlp, FULL: 4 * tower.width + tower.mlp}
-    trained = (len(tower.linear_shapes) - 1) * tower.width + tower.mlp if copied else shared[mode]
+    norm = tower.width * FP32
+    scaled = {FROZEN: 0, LORA: 1, FULL: 2}[mode] * tower.width
     attention = 2 * tower.width + 2 * tower.key_values
-    feed_forward = (3 if tower.gated else 1) * tower.mlp
-    return norms + (trained + attention + feed_forward) * work.number_bytes
+    feed_forward = (3 if tower.gated else 1) * tower.mlp + (0 if mode == FROZEN else tower.mlp)
+    # On CPUs attention is computed in float32, see `formcoach.models.segment_attention`.
+    attended = FP32 if tower.gated and work.attention == "sdpa" and not work.cuda else work.number_bytes
+    before = norm + scaled * work.number_bytes + attention * attended
+    return before, norm + (scaled + feed_forward) * work.number_bytes
 
 
 def _while_seeing(sizes: ModelSizes, work: Workload) -> float:

@@ -69,7 +69,7 @@ def attention_of(config: TrainingConfig, cuda: bool) -> str:
     if config.attn != "auto":
         return config.attn
     if not cuda:
-        return "eager" if config.dtype == "bfloat16" else "sdpa"
+        return "sdpa"
     from transformers.utils import is_flash_attn_2_available
 
     return "flash_attention_2" if is_flash_attn_2_available() and config.dtype != "float32" else "sdpa"

@@ -1,11 +1,10 @@
 """Which layers compute their activations again in the backward pass instead of keeping them."""
 
-import math
 from typing import Any
 
-from transformers.modeling_layers import GradientCheckpointingLayer
-
 from formcoach.models.family import Family
+from formcoach.training.answer_rows import tower_layers
+from formcoach.training.workload import recomputed
 
 
 def recompute(model: Any, family: Family, share: float) -> int:
@@ -14,7 +13,7 @@ def recompute(model: Any, family: Family, share: float) -> int:
     Args:
         model: with its trainable weights.
         family: its family.
-        share: of the layers, 0 to 1; rounded up to whole layers.
+        share: of the layers, 0 to 1; see `formcoach.training.workload.recomputed`.
 
     Returns:
         In how many layers it is on.
@@ -24,16 +23,10 @@ def recompute(model: Any, family: Family, share: float) -> int:
     model.activation_checkpointing_enable({"use_reentrant": False})
     count = 0
     for tower in (family.vision, family.language):
-        layers = [
-            module
-            for name, module in model.named_modules()
-            if isinstance(module, GradientCheckpointingLayer)
-            and f".{tower}." in f".{name}."
-            and ".original_module." not in name  # PEFT's, beside the copy that is trained in full
-        ]
+        layers = tower_layers(model, tower)
         # What is learned in front of the language model, or in it, has its gradient through all of its layers.
         through = tower == family.language or any(one.requires_grad for layer in layers for one in layer.parameters())
-        chosen = math.ceil(share * len(layers) - 1e-9) if through else 0
+        chosen = recomputed(share, len(layers), last=tower == family.language) if through else 0
         for place, layer in enumerate(layers):
             layer.gradient_checkpointing = place < chosen
         count += chosen

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from peft.tuners.tuners_utils import BaseTunerLayer
+
 from formcoach.config import TrainingConfig
 from formcoach.models import family_of, load_model
 from formcoach.models.adapters import add_lora
 from formcoach.models.family import Family
+from formcoach.models.segment_attention import attend_by_segment
 from formcoach.training.liger import apply_liger
 from formcoach.training.recompute import recompute
 
@@ -26,12 +29,13 @@ def load_trainable(config: TrainingConfig, device: str) -> tuple[Any, Any]:
     base, processor = load_model(config.model, config.dtype, config.quantization, device, attention=config.attn)
     processor.min_frames, processor.max_frames = config.min_frames, config.max_frames
     family = family_of(config.model)
-    if config.attn == "auto" and device == "cpu" and config.dtype == "bfloat16":
-        _attend_eagerly(base, family)
+    attend_by_sample(base, family)
     if config.liger:
         apply_liger(base, family)
     model = trainable(base, family, config)
     recompute(model, family, config.selective_recompute)
+    if config.deepspeed is None and config.dtype != "float32":  # DeepSpeed casts the weights instead
+        leave_casts_to_autocast(model)
     return model, processor
 
 
@@ -57,12 +61,15 @@ def trainable(base: Any, family: Family, config: TrainingConfig) -> Any:
     )
 
 
-def _attend_eagerly(base: Any, family: Family) -> None:
-    """Let the language model compute attention step by step.
-
-    On CPUs the backward pass of PyTorch's fused attention takes three times as long in bfloat16
-    (`benchmarks/train_step.py`). The vision tower keeps it: its rows are longer, and mostly have no backward pass.
-    """
+def attend_by_sample(base: Any, family: Family) -> None:
+    """Let the language model attend sample by sample, where it computes with PyTorch's fused attention."""
     for name, module in base.named_modules():
-        if name.rpartition(".")[2] == family.language:
-            module.set_attn_implementation("eager")
+        if name.rpartition(".")[2] == family.language and module.config._attn_implementation == "sdpa":
+            attend_by_segment(module)
+
+
+def leave_casts_to_autocast(model: Any) -> None:
+    """Keep LoRA from casting inputs to the float32 of its weights: under autocast they would be cast back at once."""
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = False

@@ -20,6 +20,7 @@ from formcoach.files import replacing_folder
 from formcoach.models.adapters import save_adapter
 from formcoach.training import resumption, run_directory
 from formcoach.training.answer_loss import token_losses
+from formcoach.training.answer_rows import last_layer
 from formcoach.training.batches import Batches, BatchOrder, ValidationOrder
 from formcoach.training.callbacks import RunReport, peak_bytes
 from formcoach.training.loss_guard import LossGuard
@@ -84,6 +85,7 @@ class CoachTrainer(Trainer):
         )
         self._config = config
         self._family = family
+        self._last_layer = last_layer(model, family)
         self._processor = processor
         self._run = run
         self._report = report
@@ -176,8 +178,8 @@ class CoachTrainer(Trainer):
             UserError: it is not finite; nothing was learned from it.
         """
         ids = inputs.pop("ids")
-        self._tokens += inputs.pop("tokens")
-        losses, answers = token_losses(model, inputs)
+        self._tokens += sum(inputs["lengths"])
+        losses, answers = token_losses(model, inputs, self._last_layer)
         # Gradients are averaged over processes, and each has its share of the answer tokens only.
         loss = losses.sum() * (self.args.world_size / num_items_in_batch)
         learned = self._guard.watch(loss, ids, model)
@@ -210,9 +212,9 @@ class CoachTrainer(Trainer):
         total = torch.zeros(2, dtype=torch.float64)
         odd: list[str] = []
         for inputs in self._loader(self.eval_dataset, order):
-            ids, _ = inputs.pop("ids"), inputs.pop("tokens")
+            ids = inputs.pop("ids")
             with torch.no_grad(), self.compute_loss_context_manager():
-                losses, answers = token_losses(self.model, self._prepare_inputs(inputs))
+                losses, answers = token_losses(self.model, self._prepare_inputs(inputs), self._last_layer)
             sums = torch.stack([losses.sum(dtype=torch.float64), answers.sum(dtype=torch.float64)]).cpu()
             if torch.isfinite(sums[0]):
                 total += sums

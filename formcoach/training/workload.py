@@ -94,3 +94,15 @@ def pass_answers(sizes: ModelSizes, work: Workload) -> int:
     padded = work.pack_length is None and rows > 1
     positions = work.answer_tokens + (work.answer_spread if padded else 0)
     return rows * min(positions, sample_tokens(sizes, work))
+
+
+def recomputed(share: float, layers: int, *, last: bool) -> int:
+    """Return how many layers of a tower are computed again.
+
+    Args:
+        share: of its layers, 0 to 1; rounded up to whole ones.
+        layers: all of them.
+        last: whether its last layer is the model's. That one's backward pass begins where its forward pass ends: it
+            would be computed again for nothing, and it is computed in part only (`formcoach.training.answer_rows`).
+    """
+    return min(math.ceil(share * layers - 1e-9), layers - 1 if last else layers)

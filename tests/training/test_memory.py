@@ -19,8 +19,10 @@ from formcoach.models.internvideo.modeling import InternVideoForConditionalGener
 from formcoach.models.internvideo.original import PUBLISHED_8B
 from formcoach.models.internvideo.random_checkpoint import write_random_checkpoint
 from formcoach.training.answer_loss import token_losses
+from formcoach.training.answer_rows import last_layer
 from formcoach.training.memory import estimate, largest_micro_batch, trained_weights
 from formcoach.training.recompute import recompute
+from formcoach.training.trainable import attend_by_sample, leave_casts_to_autocast
 from formcoach.training.workload import FP32, FRAME_WORDS, FROZEN, FULL, HALF, LORA, Workload
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -110,11 +112,12 @@ def test_activations_are_as_estimated(narrow, case):
     trained = CASES[case]
     model, processor = load(narrow, trained)
     batch = clips(model, processor, trained)
+    last = last_layer(model, family_of(narrow))
     held = sum(batch[name].nbytes for name in ("pixel_values", "visual_tokens") if name in batch)
 
     def step():
         with torch.autocast("cpu", torch.bfloat16, enabled=trained.dtype == "bfloat16"):
-            losses, _ = token_losses(model, batch)
+            losses, _ = token_losses(model, batch, last)
             loss = losses.sum()
             del losses
         loss.backward()
@@ -128,6 +131,7 @@ def load(folder, trained):
     """Return the model as the trainer prepares it, and its processor."""
     base, processor = load_model(folder, dtype=trained.dtype, device="cpu", attention=trained.attention)
     family = family_of(folder)
+    attend_by_sample(base, family)
     model = add_lora(
         base,
         family,
@@ -140,6 +144,7 @@ def load(folder, trained):
         vit_in_full=trained.vision == FULL,
     )
     recompute(model, family, trained.recompute)
+    leave_casts_to_autocast(model)
     return model.train(), processor
 
 
@@ -153,7 +158,7 @@ def clips(model, processor, trained):
             visual = model.get_base_model().frozen_features(one["pixel_values"])
     item = {"input_ids": one["input_ids"][0], "labels": one["labels"][0], "id": "clip", **visual}
     batch = TrainingCollator(0, trained.packed)([item] * trained.clips)
-    return {name: value for name, value in batch.items() if name not in ("ids", "tokens")}
+    return {name: value for name, value in batch.items() if name not in ("ids",)}
 
 
 def workload(sizes, batch, trained):

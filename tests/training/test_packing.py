@@ -1,13 +1,18 @@
 """Rows of several samples: each is as it is alone."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
 from formcoach.data.collate import NO_LOSS, TrainingCollator
 from formcoach.data.dataset import ClipDataset, read_samples
-from formcoach.models import load_model
+from formcoach.models import family_of, load_model
+from formcoach.models.adapters import add_lora
 from formcoach.training.answer_loss import token_losses
+from formcoach.training.answer_rows import last_layer
 from formcoach.training.run_directory import read_description
+from formcoach.training.trainable import attend_by_sample
 
 STEPS = ("--max-steps", 4, "--checkpoint-interval", -1, "--global-batch-size", 6)
 
@@ -17,7 +22,7 @@ def batches(project, processor, samples=6):
     items = list(ClipDataset(read_samples(project.datasets, 42)[:samples], processor, {}))
     for packed in (False, True):
         batch = TrainingCollator(processor.tokenizer.pad_token_id, packed)(items)
-        yield {name: value for name, value in batch.items() if name not in ("ids", "tokens")}
+        yield {name: value for name, value in batch.items() if name not in ("ids",)}
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -45,6 +50,36 @@ def test_the_losses_are_those_of_the_whole_head(project) -> None:
     assert answers.sum() == (labels != NO_LOSS).sum()
     assert losses.sum().item() == pytest.approx(expected.sum().item(), rel=1e-6)
     assert torch.equal(losses[answers].sort().values > 0, torch.ones(int(answers.sum()), dtype=torch.bool))
+
+
+def test_the_last_layer_computes_what_answers_need(project) -> None:
+    base, processor = load_model(project.flags()[1], dtype="float32", device="cpu")
+    family = family_of(project.flags()[1])
+    attend_by_sample(base, family)
+    model = add_lora(base, family, project.flags()[1], rank=4, alpha=8)
+    for batch in batches(project, processor):
+        seen, found = [], []
+        last = last_layer(model, family)
+        for chosen in (None, last):
+            with watching(last.mlp, seen):
+                losses, _ = token_losses(model, batch, chosen)
+            losses.sum().backward()
+            gradients = [one.grad.clone() for one in model.parameters() if one.grad is not None]
+            model.zero_grad()
+            found.append((losses.detach(), gradients))
+        (whole, expected), (part, gradients) = found
+        assert torch.allclose(part, whole, atol=1e-5)
+        for one, other in zip(gradients, expected, strict=True):
+            assert torch.allclose(one, other, atol=1e-5)
+        assert seen == [batch["input_ids"].shape[1], len(batch["columns"])]
+
+
+@contextmanager
+def watching(module, seen):
+    """Note how many positions of a row the module computes."""
+    hook = module.register_forward_hook(lambda _, arguments, __: seen.append(arguments[0].shape[1]))
+    yield
+    hook.remove()
 
 
 def test_accumulated_single_samples_equal_one_packed_row(project, logged) -> None:
