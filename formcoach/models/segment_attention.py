@@ -93,17 +93,29 @@ def segment_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     batch, heads, length, channels = query.shape
     kind = query.dtype
-    if query.device.type == "cpu":  # its kernels compute in float32 anyway, and convert slowly in the backward pass
-        query, key, value = query.float(), key.float(), value.float()
-    pieces, end = [], 0
-    for row, start, stop in attention_mask:
-        first = row * length + start
-        pieces.append(query.new_zeros(first - end, heads, channels))
-        parts = (states[row : row + 1, :, start:stop] for states in (query, key, value))
-        output, _ = sdpa_attention_forward(module, *parts, None, is_causal=True, **kwargs)  # (1, n, heads, channels)
+    spans = _spans(attention_mask, length, batch * length)
+    # CPUs compute in float32 anyway, and convert slowly in the backward pass.
+    wide = torch.float32 if query.device.type == "cpu" else kind
+    parts = [
+        states.transpose(1, 2).to(wide).flatten(0, 1).split([size for size, _ in spans])  # of (B L, heads, channels)
+        for states in (query, key, value)
+    ]
+    pieces = []
+    for (size, is_sample), *rows in zip(spans, *parts, strict=True):
+        if not is_sample:
+            pieces.append(query.new_zeros(size, heads, channels, dtype=wide))
+            continue
+        states = (row.transpose(0, 1)[None] for row in rows)  # (1, heads, n, channels)
+        output, _ = sdpa_attention_forward(module, *states, None, is_causal=True, **kwargs)  # (1, n, heads, channels)
         pieces.append(output[0])
+    return torch.cat(pieces).view(batch, length, heads, channels).to(kind), None
+
+
+def _spans(where: Segments, length: int, total: int) -> list[tuple[int, bool]]:
+    """Return how many tokens follow one another in rows of `length` that are a sample, or between samples."""
+    spans, end = [], 0
+    for row, start, stop in where:
+        first = row * length + start
+        spans += [(first - end, False), (stop - start, True)]
         end = row * length + stop
-    pieces.append(query.new_zeros(batch * length - end, heads, channels))
-    filled = [piece for piece in pieces if len(piece)]
-    joined = filled[0] if len(filled) == 1 else torch.cat(filled)
-    return joined.view(batch, length, heads, channels).to(kind), None
+    return [(size, is_sample) for size, is_sample in (*spans, (total - end, False)) if size]
