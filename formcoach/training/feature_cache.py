@@ -11,9 +11,9 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,8 @@ from formcoach.data.video import VideoInfo
 from formcoach.errors import UserError
 from formcoach.files import replacing
 from formcoach.models.family import Family
+
+_Seen = tuple[int, dict[str, Tensor], int, float]  # which of the missing, its visual inputs, frames and duration
 
 VERSION = 1  # of the files
 _PAUSE = 0.2  # seconds
@@ -232,14 +234,30 @@ def _compute(
     loader = DataLoader(_Pixels(clips, missing), batch_size=None, num_workers=workers, pin_memory=weight.is_cuda)
     was_training = model.training
     model.eval()
-    with torch.no_grad(), _context(weight.device.type, autocast):
-        for number, tensors, frames, duration in progress(loader, len(missing), "clips seen by the vision tower"):
+    clips_read = progress(loader, len(missing), "clips seen by the vision tower")
+    with torch.no_grad(), _context(weight.device.type, autocast), _cores_left(workers):
+        for number, tensors, frames, duration in clips_read:
             there = {name: tensor.to(weight.device, non_blocking=True) for name, tensor in tensors.items()}
             features = model.frozen_features(**there)
             if number == 0:
                 _check_space(cache.folder, features, len(missing))
             cache.write(missing[number].path, VisualInputs(features, frames, duration))
     model.train(was_training)
+
+
+@contextmanager
+def _cores_left(workers: int) -> Iterator[None]:
+    """Within the context, let torch compute on the cores that the reading processes leave.
+
+    Threads that compute together wait for each other whenever a process that reads takes the core of one: a small
+    tower took five times as long on a CPU.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(threads - workers, 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _check_space(folder: Path, features: Mapping[str, Tensor], count: int) -> None:
@@ -268,7 +286,7 @@ class _Pixels(Dataset):
     def __len__(self) -> int:
         return len(self._missing)
 
-    def __getitem__(self, number: int) -> tuple[int, dict[str, Tensor], int, float]:
+    def __getitem__(self, number: int) -> _Seen:
         one = self._missing[number]
         visual = self._clips.read(self._clips.samples[one.index], one.view)
         return number, dict(visual.tensors), visual.frames, visual.duration

@@ -116,7 +116,7 @@ def _fill_cache(
             "--feature-variants N keeps N ways of each"
         )
     if parts:
-        place, workers = plan.place, _reading_workers(plan)
+        place, workers = plan.place, _reading_workers(plan, cores=1.0)  # decoding takes longest
         filled = fill(cache, parts, model, autocast=autocast, workers=workers, rank=place.rank, processes=place.count)
         report.say(f"feature cache {cache.folder}: {filled}")
     return cache
@@ -129,11 +129,12 @@ def _workers(plan: Plan, train: ClipDataset) -> int:
     augmented = any(sample.augmentations for sample in train.samples)
     at_hand = train.features is not None or (train.samples[0].clip in train.kept and not augmented)
     # What is at hand takes a millisecond a sample: less than a second process costs where the CPU computes too.
-    return min(int(plan.cuda), _reading_workers(plan)) if at_hand else _reading_workers(plan)
+    workers = _reading_workers(plan, cores=0.5)  # the rest is for computing
+    return min(int(plan.cuda), workers) if at_hand else workers
 
 
-def _reading_workers(plan: Plan) -> int:
-    """Return how many processes shall decode clips: half of the cores, the rest is for computing."""
+def _reading_workers(plan: Plan, cores: float) -> int:
+    """Return how many processes shall decode clips, on a share of the cores."""
     if plan.config.num_workers is not None:
         return plan.config.num_workers
-    return min(MOST_WORKERS, max(1, usable_cores() // (2 * plan.place.local_count)))
+    return min(MOST_WORKERS, max(1, int(cores * usable_cores()) // plan.place.local_count))
