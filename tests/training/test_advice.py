@@ -98,7 +98,8 @@ def test_a_language_model_that_is_trained_in_full_is_not_quantised():
 def test_the_fewest_frames_go_down_with_the_most():
     work = Workload(quantization="nf4", frames=64, min_frames=8, zero=2, offload_optimizer=True)
     assert settings_that_fit(SIZES, work, 7.5e9)[0] == "--max_num_frames"
-    flags = settings_that_fit(SIZES, work, 7.03e9)
+    eight, four = (estimate(SIZES, replace(work, frames=frames, min_frames=frames)).total for frames in (8, 4))
+    flags = settings_that_fit(SIZES, work, (eight + four) / 2)
     assert flags == ["--min_num_frames", "4", "--max_num_frames", "4"]
 
 
