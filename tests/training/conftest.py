@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,9 +75,13 @@ class Project:
 
     def command(self, *flags: object, launcher: tuple[str, ...] = (), **variables: str) -> tuple[int, str, str]:
         """Run the trainer as a user does; return exit code, output and errors."""
-        process = self.start(*flags, launcher=launcher, **variables)
-        output, errors = process.communicate(timeout=120)
-        return process.returncode, output, errors
+        return said(self.start(*flags, launcher=launcher, **variables))
+
+
+def said(process: subprocess.Popen, timeout: float = 120) -> tuple[int, str, str]:
+    """Wait for the trainer; return exit code, output and errors, without what a slow computer shows of its progress."""
+    output, errors = process.communicate(timeout=timeout)
+    return process.returncode, output, re.sub(r"^[a-z ]+: \d+/\d+\n", "", errors, flags=re.MULTILINE)
 
 
 def logged(run: Path, name: str) -> list[float]:

@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 import torch
-from conftest import REPOSITORY, logged, make_project
+from conftest import REPOSITORY, logged, make_project, said
 from safetensors.torch import load_file
 
 from formcoach.errors import UserError
@@ -70,8 +70,7 @@ def on_two_machines(project, name, *flags, processes="1"):
 
 def ends(machines):
     """Wait for the commands; return the exit code, the output and the errors of each."""
-    said = [machine.communicate(timeout=150) for machine in machines]
-    return [(machine.returncode, *texts) for machine, texts in zip(machines, said, strict=True)]
+    return [said(machine, timeout=150) for machine in machines]
 
 
 def test_zero2_in_two_processes_equals_plain_pytorch_in_one(shared, plain) -> None:
