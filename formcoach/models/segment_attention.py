@@ -50,8 +50,8 @@ def attend_by_segment(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def segments(where: Segments | None) -> Iterator[None]:
-    """Tell the forward passes within the context where the samples are; None: as the mask or the positions say.
+def segments(where: Segments) -> Iterator[None]:
+    """Tell the forward passes within the context where the samples are; else the mask or the positions say it.
 
     Backward passes, also of checkpointed layers, may come after the context.
     """

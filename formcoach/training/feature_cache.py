@@ -35,8 +35,6 @@ from formcoach.errors import UserError
 from formcoach.files import replacing
 from formcoach.models.family import Family
 
-_Seen = tuple[int, dict[str, Tensor], int, float]  # which of the missing, its visual inputs, frames and duration
-
 VERSION = 1  # of the files
 _PAUSE = 0.2  # seconds
 _PATTERN = (16, 5, 7)  # frames, their height and width, on which the preprocessing is tried
@@ -286,7 +284,7 @@ class _Pixels(Dataset):
     def __len__(self) -> int:
         return len(self._missing)
 
-    def __getitem__(self, number: int) -> _Seen:
+    def __getitem__(self, number: int) -> tuple[int, dict[str, Tensor], int, float]:
         one = self._missing[number]
         visual = self._clips.read(self._clips.samples[one.index], one.view)
         return number, dict(visual.tensors), visual.frames, visual.duration
