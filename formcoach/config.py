@@ -287,12 +287,13 @@ def interval_steps(interval: float, total: int) -> int:
     """Return every how many steps something happens.
 
     Args:
-        interval: below 1 a share of all steps, from 1 up a number of steps, -1 only at the end.
+        interval: below 1 a share of all steps, rounded up so that the last time is the end; from 1 up a number of
+            steps; -1 only at the end.
         total: all steps of the run.
     """
     if interval < 0:
         return total
-    return max(1, round(interval * total)) if interval < 1 else min(round(interval), total)
+    return max(1, math.ceil(interval * total - 1e-6)) if interval < 1 else min(round(interval), total)
 
 
 def _validation_beside(datasets: str) -> str | None:

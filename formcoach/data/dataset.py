@@ -19,6 +19,8 @@ from formcoach.data.sources import load_source, read_sources
 from formcoach.data.video import read_clip
 from formcoach.errors import ClipError, UserError
 
+KEPT_TEXTS = 2000  # samples whose token ids stay in memory: 6 KB each at 400 tokens
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -188,6 +190,7 @@ class ClipDataset(Dataset):
         self._seed = seed
         self._variants = variants
         self._repeats = _repeats(samples)
+        self._texts: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -202,10 +205,19 @@ class ClipDataset(Dataset):
         sample, view = self.samples[pick.index], self.view(pick)
         visual = self.look(sample, view)
         question, answer = mirror_text(sample.question, view.changes), mirror_text(sample.answer, view.changes)
-        ids, labels = self.processor.text_inputs(question, visual.frames, visual.duration, answer)
+        ids, labels = self._text(question, visual.frames, visual.duration, answer)
         if not pick.counts:
             labels = torch.full_like(labels, NO_LOSS)
         return {"input_ids": ids, "labels": labels, **visual.tensors, "id": sample.id}
+
+    def _text(self, *about: Any) -> tuple[Tensor, Tensor]:
+        """Return the processor's `text_inputs`; of a small data set they are kept, for epochs to come."""
+        made = self._texts.get(about)
+        if made is None:
+            made = self.processor.text_inputs(*about)
+            if len(self._texts) < KEPT_TEXTS:
+                self._texts[about] = made
+        return made
 
     def view(self, pick: Pick) -> View:
         """Draw how a sample is shown in an epoch: the same in every process, and in a resumed run."""

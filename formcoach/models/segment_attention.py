@@ -1,7 +1,8 @@
 """PyTorch's fused attention sample by sample: rows that are padded or hold several samples need no mask.
 
 A mask of L x L costs memory, rules out the quickest kernels, and most of what it covers in a packed row is computed in
-vain: 8 samples in a row of length L need an eighth of the products.
+vain: 8 samples in a row of length L need an eighth of the products. Rows padded on the right by little are computed at
+once, padding included: no token of a sample attends to what comes after it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "formcoach_segments"
+FULL = 0.8  # of a padded batch's products that are needed; below, samples are computed one by one
 
 
 class Segment(NamedTuple):
@@ -62,6 +64,24 @@ def segments(where: Segments) -> Iterator[None]:
         _current.reset(token)
 
 
+_asked: ContextVar[tuple[nn.Module | None, Tensor]] = ContextVar("asked", default=(None, torch.empty(0)))
+
+
+@contextmanager
+def queries_at(layer: nn.Module, columns: Tensor) -> Iterator[None]:
+    """Tell `segment_attention` that of one layer's output only some positions are used; it may leave out the others.
+
+    Args:
+        layer: the attention layer.
+        columns: positions (K), those of the rows in common.
+    """
+    token = _asked.set((layer, columns))
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
 def segment_mask(*args: Any, **kwargs: Any) -> Tensor | Segments | None:
     """Return what layers get as their mask; see transformers' `AttentionMaskInterface`."""
     where = _current.get()
@@ -87,28 +107,58 @@ def segment_attention(
         kwargs: those of transformers' ``sdpa``.
 
     Returns:
-        (B, L, heads, channels), 0 where there is no sample, and None for the weights.
+        (B, L, heads, channels), meaning nothing where there is no sample, and None for the weights.
     """
     if not isinstance(attention_mask, Segments):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    batch, heads, length, channels = query.shape
     kind = query.dtype
-    spans = _spans(attention_mask, length, batch * length)
     # CPUs compute in float32 anyway, and convert slowly in the backward pass.
     wide = torch.float32 if query.device.type == "cpu" else kind
+    states = [part.to(wide) for part in (query, key, value)]
+    if _nearly_full(attention_mask, len(query), query.shape[2]):
+        layer, columns = _asked.get()
+        if module is layer:
+            output = _at_columns(module, states, columns, **kwargs)
+        else:
+            output, _ = sdpa_attention_forward(module, *states, None, is_causal=True, **kwargs)
+    else:
+        output = _one_by_one(module, states, attention_mask, **kwargs)
+    return output.to(kind), None
+
+
+def _nearly_full(where: Segments, batch: int, length: int) -> bool:
+    """Tell whether samples have rows of their own, and fill them well enough."""
+    if len(where) != batch:
+        return False
+    return sum(stop**2 for _, _, stop in where) >= FULL * batch * length**2
+
+
+def _at_columns(module: nn.Module, states: list[Tensor], columns: Tensor, **kwargs: Any) -> Tensor:
+    """Compute causal attention for queries at `columns` (K) only, of rows without padding on the left."""
+    query, key, value = states  # (B, heads, L, channels)
+    seen = torch.arange(query.shape[2], device=columns.device) <= columns[:, None]  # (K, L)
+    output, _ = sdpa_attention_forward(module, query[:, :, columns], key, value, seen[None, None], **kwargs)
+    everywhere = output.new_zeros(len(query), query.shape[2], *output.shape[2:])
+    return everywhere.index_copy(1, columns, output)  # (B, K, heads, channels) -> (B, L, heads, channels)
+
+
+def _one_by_one(module: nn.Module, states: list[Tensor], where: Segments, **kwargs: Any) -> Tensor:
+    """Compute attention of queries, keys and values (B, heads, L, channels) within each sample."""
+    batch, heads, length, channels = states[0].shape
+    spans = _spans(where, length, batch * length)
     parts = [
-        states.transpose(1, 2).to(wide).flatten(0, 1).split([size for size, _ in spans])  # of (B L, heads, channels)
-        for states in (query, key, value)
+        part.transpose(1, 2).flatten(0, 1).split([size for size, _ in spans])  # of (B L, heads, channels)
+        for part in states
     ]
     pieces = []
     for (size, is_sample), *rows in zip(spans, *parts, strict=True):
         if not is_sample:
-            pieces.append(query.new_zeros(size, heads, channels, dtype=wide))
+            pieces.append(states[0].new_zeros(size, heads, channels))
             continue
-        states = (row.transpose(0, 1)[None] for row in rows)  # (1, heads, n, channels)
-        output, _ = sdpa_attention_forward(module, *states, None, is_causal=True, **kwargs)  # (1, n, heads, channels)
+        sample = (row.transpose(0, 1)[None] for row in rows)  # (1, heads, n, channels)
+        output, _ = sdpa_attention_forward(module, *sample, None, is_causal=True, **kwargs)  # (1, n, heads, channels)
         pieces.append(output[0])
-    return torch.cat(pieces).view(batch, length, heads, channels).to(kind), None
+    return torch.cat(pieces).view(batch, length, heads, channels)
 
 
 def _spans(where: Segments, length: int, total: int) -> list[tuple[int, bool]]:

@@ -21,7 +21,7 @@ from formcoach.models import RECIPE_FILE
 from formcoach.models.internvideo.configuration import InternVideoConfig
 from formcoach.models.internvideo.modeling import InternVideoForConditionalGeneration
 from formcoach.models.internvideo.processor import CONTROL_TOKENS, InternVideoProcessor
-from formcoach.pretraining.clips import FRAMES, SIDE
+from formcoach.pretraining.clips import SIDE
 
 VOCABULARY = 1024
 REPEAT = "Repeat these words.\n"
@@ -36,8 +36,8 @@ RECIPE = Recipe(
     lr=4e-3,
     connector_lr=1e-4,
     max_length=1024,
-    min_frames=FRAMES,
-    max_frames=FRAMES,
+    min_frames=8,  # seen in pretraining were 12; with these, training is faster and its validation loss no higher
+    max_frames=8,
     selective_recompute=0.0,
     cpu_dtype="auto",
 )

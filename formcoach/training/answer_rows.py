@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from formcoach.models.family import Family
+from formcoach.models.segment_attention import queries_at
 
 
 def tower_layers(model: nn.Module, tower: str) -> list[nn.Module]:
@@ -63,7 +64,8 @@ def only_rows(layer: Any, columns: Tensor) -> Iterator[None]:
     hooks = [first.register_forward_pre_hook(select) for first, _ in spans]
     hooks += [last.register_forward_hook(spread) for _, last in spans]
     try:
-        yield
+        with queries_at(attention, columns):
+            yield
     finally:
         for hook in hooks:
             hook.remove()

@@ -45,11 +45,13 @@ class Wanted:
     """A clip seen in one way.
 
     Args:
+        clips: the data set.
         index: of a sample that shows it.
         view: how.
         path: the file for its features.
     """
 
+    clips: ClipDataset
     index: int
     view: View
     path: Path
@@ -195,16 +197,13 @@ def fill(
     Raises:
         UserError: a clip cannot be read.
     """
-    found, added, size = 0, 0, 0
-    for clips, epochs in datasets:
-        wanted = _wanted(cache, clips, epochs)
-        missing = [one for one in wanted if not cache.is_there(one.path)]
-        found, added = found + len(wanted) - len(missing), added + len(missing)
-        mine = [one for one in missing if int(one.path.stem, 16) % processes == rank]
-        _compute(cache, clips, mine, model, autocast, workers)
-        _wait_for([one.path for one in missing])
-        size += sum(one.path.stat().st_size for one in wanted)
-    return Filled(found, added, size)
+    wanted = _wanted(cache, datasets)
+    missing = [one for one in wanted if not cache.is_there(one.path)]
+    mine = [one for one in missing if int(one.path.stem, 16) % processes == rank]
+    _compute(cache, mine, model, autocast, workers)
+    _wait_for([one.path for one in missing])
+    size = sum(one.path.stat().st_size for one in wanted)
+    return Filled(len(wanted) - len(missing), len(missing), size)
 
 
 def _wait_for(paths: Sequence[Path]) -> None:
@@ -214,22 +213,21 @@ def _wait_for(paths: Sequence[Path]) -> None:
             time.sleep(_PAUSE)
 
 
-def _wanted(cache: FeatureCache, clips: ClipDataset, epochs: int) -> list[Wanted]:
+def _wanted(cache: FeatureCache, datasets: Iterable[tuple[ClipDataset, int]]) -> list[Wanted]:
     """Return each clip once in each way in which it is seen."""
     seen: dict[Path, Wanted] = {}
-    for index, sample in enumerate(clips.samples):
-        for epoch in range(epochs):
-            view = clips.view(Pick(index, epoch))
-            path = cache.path(sample, view)
-            seen.setdefault(path, Wanted(index, view, path))
+    for clips, epochs in datasets:
+        for index, sample in enumerate(clips.samples):
+            for epoch in range(epochs):
+                view = clips.view(Pick(index, epoch))
+                path = cache.path(sample, view)
+                seen.setdefault(path, Wanted(clips, index, view, path))
     return list(seen.values())
 
 
-def _compute(
-    cache: FeatureCache, clips: ClipDataset, missing: Sequence[Wanted], model: Any, autocast: str | None, workers: int
-) -> None:
+def _compute(cache: FeatureCache, missing: Sequence[Wanted], model: Any, autocast: str | None, workers: int) -> None:
     weight = next(model.parameters())
-    loader = DataLoader(_Pixels(clips, missing), batch_size=None, num_workers=workers, pin_memory=weight.is_cuda)
+    loader = DataLoader(_Pixels(missing), batch_size=None, num_workers=workers, pin_memory=weight.is_cuda)
     was_training = model.training
     model.eval()
     clips_read = progress(loader, len(missing), "clips seen by the vision tower")
@@ -277,8 +275,7 @@ def _check_space(folder: Path, features: Mapping[str, Tensor], count: int) -> No
 class _Pixels(Dataset):
     """The visual inputs of the clips whose features are missing, for reading ahead."""
 
-    def __init__(self, clips: ClipDataset, missing: Sequence[Wanted]) -> None:
-        self._clips = clips
+    def __init__(self, missing: Sequence[Wanted]) -> None:
         self._missing = missing
 
     def __len__(self) -> int:
@@ -286,7 +283,7 @@ class _Pixels(Dataset):
 
     def __getitem__(self, number: int) -> tuple[int, dict[str, Tensor], int, float]:
         one = self._missing[number]
-        visual = self._clips.read(self._clips.samples[one.index], one.view)
+        visual = one.clips.read(one.clips.samples[one.index], one.view)
         return number, dict(visual.tensors), visual.frames, visual.duration
 
 

@@ -10,6 +10,7 @@ from formcoach.models.adapters import add_lora
 from formcoach.models.family import Family
 from formcoach.models.segment_attention import attend_by_segment
 from formcoach.training.liger import apply_liger
+from formcoach.training.lora_products import scale_inside
 from formcoach.training.recompute import recompute
 
 
@@ -33,6 +34,7 @@ def load_trainable(config: TrainingConfig, device: str) -> tuple[Any, Any]:
     if config.liger:
         apply_liger(base, family)
     model = trainable(base, family, config)
+    scale_inside(model)
     recompute(model, family, config.selective_recompute)
     if config.deepspeed is None and config.dtype != "float32":  # DeepSpeed casts the weights instead
         leave_casts_to_autocast(model)

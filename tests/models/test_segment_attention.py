@@ -1,13 +1,16 @@
 """Attention sample by sample is attention under a mask."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaModel
 
-from formcoach.models.segment_attention import attend_by_segment, located, segment_attention, segments
+from formcoach.models.segment_attention import attend_by_segment, located, queries_at, segment_attention, segments
 
 LENGTHS = (5, 1, 9)
+ALIKE = (9, 8, 9)  # padded by little
 
 
 def states(rows, length, dtype):
@@ -23,10 +26,10 @@ class Layer(torch.nn.Module):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("packed", [False, True])
-def test_equals_attention_under_a_mask(packed, dtype) -> None:
-    where = located(LENGTHS, packed)
-    rows, length = (1, sum(LENGTHS)) if packed else (len(LENGTHS), max(LENGTHS))
+@pytest.mark.parametrize(("lengths", "packed"), [(LENGTHS, False), (LENGTHS, True), (ALIKE, False), (ALIKE, True)])
+def test_equals_attention_under_a_mask(lengths, packed, dtype) -> None:
+    where = located(lengths, packed)
+    rows, length = (1, sum(lengths)) if packed else (len(lengths), max(lengths))
     mask = torch.zeros(rows, 1, length, length, dtype=torch.bool)
     for row, start, stop in where:
         mask[row, 0, start:stop, start:stop] = torch.ones(stop - start, stop - start, dtype=torch.bool).tril()
@@ -37,7 +40,6 @@ def test_equals_attention_under_a_mask(packed, dtype) -> None:
         if by_segment:
             output, weights = segment_attention(Layer(), query, key, value, where, scaling=0.25)
             assert weights is None and output.dtype == dtype
-            assert not output[~used].any()
         else:
             keys, values = (one.float().repeat_interleave(2, dim=1) for one in (key, value))
             output = functional.scaled_dot_product_attention(query.float(), keys, values, attn_mask=mask, scale=0.25)
@@ -46,6 +48,20 @@ def test_equals_attention_under_a_mask(packed, dtype) -> None:
         results.append([output[used].float(), *(one.grad.float() for one in (query, key, value))])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=2e-2 if dtype == torch.bfloat16 else 1e-4, atol=2e-2)
+
+
+def test_one_layer_attends_from_some_positions() -> None:
+    where, columns = located(ALIKE, packed=False), torch.tensor([2, 6, 7])
+    layer = Layer()
+    results = []
+    for within in (queries_at(layer, columns), nullcontext()):
+        query, key, value = states(len(ALIKE), max(ALIKE), torch.float32)
+        with within:
+            output = segment_attention(layer, query, key, value, where, scaling=0.25)[0][:, columns]
+        output.square().sum().backward()
+        results.append([output, *(one.grad for one in (query, key, value))])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def small_model():

@@ -34,9 +34,9 @@ def test_losses_are_those_without_the_cache(project, logged, capsys) -> None:
     run = project.train(*FLAGS, "--mirco-batch-size", 2)
     without = logged(run, "loss"), logged(run, "val_loss")
     train(project)  # fills it, clip by clip
-    assert re.search(r"8 clips, \d+% found, [678] computed; 0", capsys.readouterr().out)  # two may be equal to others
+    assert re.search(r"([678]) clips, 0% found, \1 computed; 0", capsys.readouterr().out)  # two may be equal to others
     train(project, "--mirco-batch-size", 2)
-    assert "8 clips, 100% found, 0 computed; 0." in capsys.readouterr().out
+    assert re.search(r"[678] clips, 100% found, 0 computed; 0\.", capsys.readouterr().out)
     last = project.root / "run_3"
     assert logged(last, "loss") == pytest.approx(without[0], abs=1e-6)
     assert logged(last, "val_loss") == pytest.approx(without[1], abs=1e-6)

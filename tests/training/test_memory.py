@@ -20,6 +20,7 @@ from formcoach.models.internvideo.original import PUBLISHED_8B
 from formcoach.models.internvideo.random_checkpoint import write_random_checkpoint
 from formcoach.training.answer_loss import token_losses
 from formcoach.training.answer_rows import last_layer
+from formcoach.training.lora_products import scale_inside
 from formcoach.training.memory import estimate, largest_micro_batch, trained_weights
 from formcoach.training.recompute import recompute
 from formcoach.training.trainable import attend_by_sample, leave_casts_to_autocast
@@ -143,6 +144,7 @@ def load(folder, trained):
         language_in_full=trained.language == FULL,
         vit_in_full=trained.vision == FULL,
     )
+    scale_inside(model)
     recompute(model, family, trained.recompute)
     leave_casts_to_autocast(model)
     return model.train(), processor
