@@ -2,11 +2,13 @@
 
 import argparse
 import errno
+import gc
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -72,6 +74,24 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         _fail(f"no space left on the disk of {error.filename or 'the output folder'}; free some and run this again")
+    finally:
+        gc.freeze()  # a search for garbage among all that PyTorch has loaded would delay the end by a second
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Within the context, which imports heavy libraries, look for no garbage: what they make is there to stay.
+
+    The search, over and over again, takes a fifth of the time.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_on:
+            gc.enable()
 
 
 def _fail(message: str) -> NoReturn:

@@ -109,9 +109,11 @@ def read_clip(
         indices = [int(index) for index in select(count, file.info.fps)]
         if not indices or min(indices) < 0 or max(indices) >= count:
             raise ValueError(f"{path}: frames {indices} are not among its {count}")
-        wanted = sorted({first + index for index in indices})
+        numbers = [first + index for index in indices]
+        wanted = sorted(set(numbers))
         frames = _read(file, wanted, reader, seconds)  # (unique, H, W, 3)
-    frames = frames[np.searchsorted(wanted, [first + index for index in indices])]  # -> (T, H, W, 3)
+    if wanted != numbers:
+        frames = frames[np.searchsorted(wanted, numbers)]  # -> (T, H, W, 3)
     return Clip(frames, indices, duration, str(path))
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from formcoach.command import EXIT_USER_ERROR, command_parser
+from formcoach.command import EXIT_USER_ERROR, command_parser, importing
 from formcoach.config import PROJECT
 from formcoach.errors import UserError
 from formcoach.training import processes
@@ -62,7 +62,8 @@ def _tell_once(error: UserError | KeyboardInterrupt, place: processes.Place, pat
 
 def _prepare(args: argparse.Namespace, place: processes.Place, began: float) -> "Prepared | None":
     """Return what is to be trained; None if the run to continue is finished."""
-    from formcoach.training.plan import is_finished, make_plan
+    with importing():
+        from formcoach.training.plan import is_finished, make_plan
 
     if args.dry_run:
         from formcoach.training.dry_run import tell
@@ -70,8 +71,9 @@ def _prepare(args: argparse.Namespace, place: processes.Place, began: float) -> 
         args.dset_cache_dir = None  # nothing is written
         return tell(make_plan(args, place, began))
     plan = make_plan(args, place, began)
-    from formcoach.training.out_of_memory import told_if_out_of_memory
-    from formcoach.training.run import prepare
+    with importing():
+        from formcoach.training.out_of_memory import told_if_out_of_memory
+        from formcoach.training.run import prepare
 
     if not is_finished(plan):
         with told_if_out_of_memory(plan):
