@@ -33,6 +33,16 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def why_unwritable(folder: Path) -> str | None:
+    """Return the system's reason if no file can be written into a folder; it is created if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror
+
+
 def remove_stale(path: Path) -> None:
     """Remove what `replacing` left behind where a process was killed; nobody may be writing `path` now."""
     for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp{glob.escape(path.suffix)}"):

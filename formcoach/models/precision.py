@@ -64,10 +64,11 @@ class Precision:
             UserError: the device or the attention asked for is not to be had here.
         """
         dtype, device = stored if self.dtype == "auto" else self.dtype, self.torch_device()
+        attention = attention_used(self.attention, dtype, cuda=device.startswith("cuda"))
         arguments: dict[str, Any] = {
             "dtype": dtype,
             "device_map": {"": device},
-            "attn_implementation": self._attention(dtype, device),
+            "attn_implementation": attention,
         }
         if self.quantization is not None:
             arguments["quantization_config"] = self._quantization_config(keep)
@@ -93,23 +94,6 @@ class Precision:
             raise UserError(f"device {self.device}: torch sees {torch.cuda.device_count()} GPUs; use auto or cpu")
         return self.device
 
-    def _attention(self, dtype: str, device: str) -> str:
-        """Return the attention as transformers names it.
-
-        FlashAttention is only named where it is installed: transformers would fetch it from the hub otherwise.
-        """
-        from transformers.utils import is_flash_attn_2_available
-
-        usable = is_flash_attn_2_available() and device.startswith("cuda") and dtype in _FLASH_DTYPES
-        if self.attention == "auto":
-            return "flash_attention_2" if usable else "sdpa"
-        if self.attention == "flash_attention_2" and not usable:
-            raise UserError(
-                "attention flash_attention_2 needs a CUDA GPU, bfloat16 or float16 and the package: "
-                "pip install flash-attn --no-build-isolation, or use sdpa"
-            )
-        return self.attention
-
     def _quantization_config(self, keep: tuple[str, ...]) -> Any:
         """Return the quantiser's settings: NF4 as in QLoRA (double quantisation, bfloat16 compute), or LLM.int8()."""
         import torch
@@ -124,3 +108,29 @@ class Precision:
             bnb_4bit_compute_dtype=torch.bfloat16,
             llm_int8_skip_modules=list(keep),
         )
+
+
+def attention_used(asked: str, dtype: str, *, cuda: bool) -> str:
+    """Return the attention as transformers names it.
+
+    FlashAttention is only named where it is installed: transformers would fetch it from the hub otherwise.
+
+    Args:
+        asked: one of `ATTENTIONS`.
+        dtype: torch's name for the format that the model computes in.
+        cuda: whether it runs on a CUDA GPU.
+
+    Raises:
+        UserError: it is not to be had here.
+    """
+    from transformers.utils import is_flash_attn_2_available
+
+    usable = cuda and dtype in _FLASH_DTYPES and is_flash_attn_2_available()
+    if asked == "auto":
+        return "flash_attention_2" if usable else "sdpa"
+    if asked == "flash_attention_2" and not usable:
+        raise UserError(
+            "attention flash_attention_2 needs a CUDA GPU, bfloat16 or float16 and the package: "
+            "pip install flash-attn --no-build-isolation, or use sdpa"
+        )
+    return asked

@@ -1,7 +1,6 @@
 """What was found out before the start of a training, kept in a file of `--dset-cache-dir` for the next start."""
 
 import hashlib
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -79,13 +78,3 @@ class CacheFile(Generic[Value]):
     def _digest(self, data: bytes) -> bytes:
         person = f"{self._path.stem[:8]} {self._version}".encode()  # 16 bytes at most
         return hashlib.blake2b(data, digest_size=_DIGEST, person=person).digest()
-
-
-def unwritable(folder: Path) -> str | None:
-    """Return a line for the user if nothing can be kept in a folder; it is created if need be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return None
-    except OSError as error:
-        return f"--dset-cache-dir {folder}: cannot be written ({error.strerror}); nothing is kept for the next start"

@@ -11,12 +11,12 @@ from formcoach.models import family_of, sizes_for
 from formcoach.models.family import Family
 from formcoach.models.hub import commit_of
 from formcoach.models.location import small_files
+from formcoach.models.precision import attention_used
 from formcoach.training.batches import Batches
 from formcoach.training.length_report import length_line, length_table
 from formcoach.training.lengths import Length
 from formcoach.training.memory_report import memory_report
 from formcoach.training.plan import Plan
-from formcoach.training.planned_memory import attention_of
 from formcoach.training.preflight import check_all_lengths, long_rows, measure_samples
 from formcoach.training.schedule import CONNECTOR, LANGUAGE, PARTS, VISION, part_of
 from formcoach.training.sharding import read_deepspeed, zero_stage
@@ -160,9 +160,10 @@ def _numbers(plan: Plan) -> list[str]:
     config = plan.config
     path = config.deepspeed
     sharing = f"ZeRO-{zero_stage(read_deepspeed(path), path)} ({path})" if path is not None else "none: plain PyTorch"
+    attention = attention_used(config.attn, config.dtype, cuda=plan.cuda)
     frozen = f" on {config.quantization}" if config.quantization is not None else ""
     return [
-        _row("computes in", f"{config.dtype}{frozen}, attention {attention_of(config, plan.cuda)}"),
+        _row("computes in", f"{config.dtype}{frozen}, attention {attention}"),
         _row("recomputes", f"{config.selective_recompute:.0%} of the layers in the backward pass"),
         _row("DeepSpeed", sharing),
     ]

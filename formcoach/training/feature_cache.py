@@ -32,7 +32,7 @@ from formcoach.data.dataset import ClipDataset, Pick, Sample, View, VisualInputs
 from formcoach.data.file_cache import FileCache
 from formcoach.data.video import VideoInfo
 from formcoach.errors import UserError
-from formcoach.files import replacing
+from formcoach.files import replacing, why_unwritable
 from formcoach.models.family import Family
 
 VERSION = 1  # of the files
@@ -161,14 +161,8 @@ def open_cache(
     Raises:
         UserError: the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".write").touch()
-        (folder / ".write").unlink()
-    except OSError as error:
-        raise UserError(
-            f"--feature-cache {folder}: cannot be written ({error.strerror}); name another folder"
-        ) from None
+    if why := why_unwritable(folder):
+        raise UserError(f"--feature-cache {folder}: cannot be written ({why}); name another folder")
     key = _model_key(model, family, processor, autocast)
     return FeatureCache(folder / key, infos, _contents(folder, list(infos), threads), processor)
 

@@ -8,11 +8,9 @@ from formcoach.data.clip_facts import VERSION as FACTS_VERSION
 from formcoach.data.clip_facts import ClipFacts
 from formcoach.data.file_cache import FileCache
 from formcoach.data.video import VideoInfo
-from formcoach.training.cache_file import CacheFile
 
 VERSION = 1
-NAME = "headers.cache"
-Entry = tuple[int, int, int, float, int, int]  # size, mtime_ns, then a VideoInfo's fields
+Header = tuple[int, float, int, int]  # a VideoInfo's fields
 
 
 class Headers:
@@ -31,7 +29,7 @@ class Headers:
             ("" if root == Path() else f"{root}{os.sep}", FileCache(root, "clips", ClipFacts, FACTS_VERSION))
             for root in dict.fromkeys(roots)
         ]
-        self._own = CacheFile(cache_dir / NAME, Entry, VERSION) if cache_dir is not None else None
+        self._own = FileCache(None, "headers", Header, VERSION, cache_dir) if cache_dir is not None else None
 
     def get(self, clip: Path) -> VideoInfo | None:
         """Return a clip's header if it is known and its file has not changed since."""
@@ -40,14 +38,13 @@ class Headers:
             facts = cache.get(name[len(prefix) :]) if name.startswith(prefix) else None
             if facts is not None:
                 return VideoInfo(facts.frames, facts.fps, facts.width, facts.height)
-        entry = self._own.get(_key(clip)) if self._own is not None else None
-        return VideoInfo(*entry[2:]) if entry is not None and entry[:2] == _state(clip) else None
+        header = self._own.get(_key(clip)) if self._own is not None else None
+        return VideoInfo(*header) if header is not None else None
 
     def put(self, clip: Path, info: VideoInfo) -> None:
         """Remember a clip's header."""
-        state = _state(clip)
-        if self._own is not None and state is not None:
-            self._own.put(_key(clip), (*state, info.frames, info.fps, info.width, info.height))
+        if self._own is not None:
+            self._own.put(_key(clip), (info.frames, info.fps, info.width, info.height))
 
     def save(self) -> None:
         """Write what is new."""
@@ -55,13 +52,5 @@ class Headers:
             self._own.save()
 
 
-def _key(clip: Path) -> bytes:
-    return os.fsencode(os.path.abspath(clip))  # noqa: PTH100  # ten times as fast, and asked 300,000 times
-
-
-def _state(clip: Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(clip)  # noqa: PTH116  # as above
-    except (OSError, ValueError):
-        return None
-    return status.st_size, status.st_mtime_ns
+def _key(clip: Path) -> str:
+    return os.path.abspath(clip)  # noqa: PTH100  # ten times as fast, and asked 300,000 times

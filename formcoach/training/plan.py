@@ -14,13 +14,12 @@ from formcoach.data.dataset import Sample, read_samples
 from formcoach.data.sampling import round_limits
 from formcoach.data.sources import read_sources
 from formcoach.errors import UserError
-from formcoach.files import read_json
+from formcoach.files import read_json, why_unwritable
 from formcoach.models import default_model, recipe_for, resolve_checkpoint
 from formcoach.models.adapters import fingerprint
 from formcoach.models.location import is_adapter, locate
 from formcoach.training import resumption, run_directory
 from formcoach.training.batches import Batches, BatchSettings, Packing
-from formcoach.training.cache_file import unwritable
 from formcoach.training.headers import Headers
 from formcoach.training.liger import check_liger
 from formcoach.training.preflight import NAMED, Opened, open_clips
@@ -230,7 +229,7 @@ def _open_data(config: TrainingConfig, threads: int) -> tuple[Opened, Opened | N
     train = read_samples(Path(config.datasets), config.seed)
     val = read_samples(Path(config.val_datasets), config.seed) if config.val_datasets else []
     cache_dir = Path(config.dset_cache_dir) if config.dset_cache_dir is not None else None
-    lines = [line for line in [cache_dir and unwritable(cache_dir)] if line]
+    lines = _no_cache(cache_dir) if cache_dir is not None else []
     registries = [Path(path) for path in (config.datasets, config.val_datasets) if path is not None]
     roots = [source.root for registry in registries for source in read_sources(registry)]
     opened = open_clips(train + val, threads, config.skip_bad_clips, Headers(roots, cache_dir))
@@ -238,6 +237,12 @@ def _open_data(config: TrainingConfig, threads: int) -> tuple[Opened, Opened | N
     if not val:
         lines.append("no validation data: the newest checkpoint counts as the best")
     return _part(opened, train, "--datasets"), _part(opened, val, "--val-datasets") if val else None, lines
+
+
+def _no_cache(folder: Path) -> list[str]:
+    """Return a line if nothing can be kept there; none if all is well."""
+    why = why_unwritable(folder)
+    return [f"--dset-cache-dir {folder}: cannot be written ({why}); nothing is kept for the next start"] if why else []
 
 
 def bad_clips_line(opened: Opened) -> list[str]:

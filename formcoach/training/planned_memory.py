@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from formcoach.config import TrainingConfig
 from formcoach.data.dataset import Sample
+from formcoach.models.precision import attention_used
 from formcoach.models.sizes import ModelSizes
 from formcoach.training.inputs import caches_training
 from formcoach.training.lengths import Length
@@ -35,7 +35,7 @@ def planned_work(plan: Plan, sizes: ModelSizes, lengths: Mapping[Sample, Length]
         train_connector=config.connector_lr > 0,
         recompute=config.selective_recompute,
         feature_cache=caches_training(plan),
-        attention=attention_of(config, plan.cuda),
+        attention=attention_used(config.attn, config.dtype, cuda=plan.cuda),
         number_bytes=FP32 if config.dtype == "float32" else HALF,
         zero=zero_stage(deepspeed, path) if path is not None else 0,
         processes=plan.place.count,
@@ -62,17 +62,6 @@ def _longest(plan: Plan, sizes: ModelSizes, lengths: Mapping[Sample, Length]) ->
 
 def _mode(trains: bool, in_full: bool) -> str:
     return FROZEN if not trains else FULL if in_full else LORA
-
-
-def attention_of(config: TrainingConfig, cuda: bool) -> str:
-    """Return the language model's attention, `auto` resolved; see `formcoach.training.trainable`."""
-    if config.attn != "auto":
-        return config.attn
-    if not cuda:
-        return "sdpa"
-    from transformers.utils import is_flash_attn_2_available
-
-    return "flash_attention_2" if is_flash_attn_2_available() and config.dtype != "float32" else "sdpa"
 
 
 def _offloads(zero: Mapping[str, object], name: str) -> bool:

@@ -56,6 +56,11 @@ def test_what_is_told_is_what_is_done(project, capsys, flags):
     assert f"run directory      {run}" in told
 
 
+def test_an_attention_that_is_not_to_be_had_is_told_before_anything_is_trained(project):
+    with pytest.raises(UserError, match="attention flash_attention_2 needs a CUDA GPU"):
+        project.train("--dry-run", "--attn", "flash_attention_2")
+
+
 def test_parts_of_the_memory_add_up(project, capsys):
     project.train("--dry-run")
     output = capsys.readouterr().out

@@ -13,7 +13,7 @@ from formcoach.data.dataset import ClipDataset, Pick, Sample
 from formcoach.data.video import VideoInfo, probe
 from formcoach.errors import UserError
 from formcoach.models import load_model
-from formcoach.training.cache_file import CacheFile, unwritable
+from formcoach.training.cache_file import CacheFile
 from formcoach.training.length_report import length_line, length_table
 from formcoach.training.lengths import Length, measure
 
@@ -130,11 +130,9 @@ def test_a_damaged_cache_costs_only_time(processor, tmp_path, damage) -> None:
     assert processor.asked
 
 
-def test_a_folder_that_cannot_be_written_is_told_and_done_without(processor, tmp_path) -> None:
+def test_a_folder_that_cannot_be_written_is_done_without(processor, tmp_path) -> None:
     (tmp_path / "a file").write_text("")
     folder = tmp_path / "a file" / "cache"
-    assert str(unwritable(folder)).startswith(f"--dset-cache-dir {folder}: cannot be written (")
-    assert unwritable(tmp_path / "new") is None
     assert lengths_of([make(0)], processor, folder)[0].visual == 64
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,18 @@ def test_a_training_tells_its_samples_and_leaves_long_ones_out(project, steps) -
     resolved = json.loads((run / "training_config.json").read_text())["resolved"]
     assert resolved["training_samples"] == 5 and resolved["longest_sample"] < 300
     assert steps(run) == ["step_1"]
+
+
+@pytest.mark.parametrize(("flag", "refused"), [("--dset-cache-dir", False), ("--feature-cache", True)])
+def test_a_cache_that_cannot_be_written_is_told(project, flag, refused) -> None:
+    (project.root / "file").write_text("")
+    flags = ("--max-steps", 1, flag, project.root / "file" / "cache")
+    line = f"{flag} {project.root}/file/cache: cannot be written ("
+    if refused:
+        with pytest.raises(UserError, match=re.escape(line)):
+            project.train(*flags)
+    else:
+        assert line in (project.train(*flags) / "train.log").read_text()
 
 
 def test_a_processor_of_another_checkpoint_is_one_line(project, tmp_path) -> None:
