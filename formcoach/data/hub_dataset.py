@@ -31,6 +31,7 @@ from formcoach.files import read_bytes, replacing, write_text
 
 PROVENANCE = "download.json"
 CACHE = "sha256"  # digests of files that were checked, by size and time of change
+LISTEN_SECONDS = 0.5  # a Ctrl-C at the very moment when a wait begins is not seen before that ends
 JOIN_SECONDS = 2.0  # for a worker that waits for the server when all is stopped
 
 
@@ -367,7 +368,10 @@ def _fetch_all(
         thread.start()
     try:
         while left:
-            path, error = done.get()
+            try:
+                path, error = done.get(timeout=LISTEN_SECONDS)
+            except queue.Empty:
+                continue
             if error is not None and not isinstance(error, FileFailed):
                 raise error
             left -= 1
