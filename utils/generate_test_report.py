@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from formcoach.command import command_parser, run
-from formcoach.inference.options import add_flag
+from formcoach.inference.options import add_flag, add_score_flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser, "--base_predictions", type=Path, metavar="FILE", help="answers of the base model to the same clips"
     )
     add_flag(parser, "--output", type=Path, metavar="FILE", help="write the scores there as JSON")
+    add_score_flags(parser)
     args = parser.parse_args(argv)
 
     from formcoach.evaluation.evaluate import present
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.base_predictions:
         answers = {"base": read_predictions(args.base_predictions)} | answers
         check_same_clips(answers["base"], answers["tuned"])
-    present(answers, args.output)
+    present(answers, args.output, embed=not args.no_bert)
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from formcoach.command import command_parser, run
 from formcoach.config import DEFAULT_WORK_DIR
-from formcoach.inference.options import add_flag, add_model_flags, add_test_flags
+from formcoach.inference.options import add_flag, add_model_flags, add_score_flags, add_test_flags
 
 if TYPE_CHECKING:
     from formcoach.evaluation.evaluate import TestSet
@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="without --model_path: the newest run there or at its repetitions _2, _3, ... (default: %(default)s)",
     )
     add_test_flags(parser)
+    add_score_flags(parser)
     parser.add_argument("--compare", action="store_true", help="answer with the base model (adapter off) as well")
     add_flag(parser, "--output_dir", type=Path, metavar="DIR", help="for all results (default: evaluation/ of the run)")
     add_flag(parser, "--output", type=Path, metavar="FILE", help="for the tuned model's answers alone (.jsonl)")
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = checkpoint.settings(test_set, args.frames, args, base=is_base)
         answers[name] = answer_test_set(path, settings, test_set, load, base=is_base)
     scores = None if args.output else folder / f"scores{control}.json"
-    present(answers, scores)
+    present(answers, scores, embed=not args.no_bert)
     for name, path in (files | ({"scores": scores} if scores else {})).items():
         print(f"{name}: {path}")
     print(f"ask about a clip: {_next_command(args.model_path, test_set)}")

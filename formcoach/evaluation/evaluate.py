@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from formcoach.command import progress
 from formcoach.data.annotations import PREPARE, Conversation, read_conversations
 from formcoach.errors import UserError
-from formcoach.evaluation.metrics import score
-from formcoach.evaluation.report import example_text, score_table, write_scores
+from formcoach.evaluation.report import example_text, score_table, worse_text, write_scores
+from formcoach.evaluation.scores import evaluate
 from formcoach.inference.frames import frames_of
 from formcoach.inference.predictions import FAILED, Prediction, Settings, complete_predictions, kept_ids
 
@@ -81,17 +81,24 @@ def answer_test_set(
     return complete_predictions(path, settings, test_set.records, test_set.wanted, answer)
 
 
-def present(answers: dict[str, Sequence[Prediction]], scores_file: Path | None = None) -> None:
+def present(answers: dict[str, Sequence[Prediction]], scores_file: Path | None = None, *, embed: bool = True) -> None:
     """Print the scores and three example clips; write `scores_file` if one is named.
 
     Two models are compared on the clips that both have answered.
+
+    Args:
+        answers: by model.
+        scores_file: see above.
+        embed: whether to compute the similarity of embeddings.
     """
-    shared = set.intersection(*({p.id for p in predictions} for predictions in answers.values()))
-    common = {name: [p for p in predictions if p.id in shared] for name, predictions in answers.items()}
-    scores = {name: score(predictions) for name, predictions in common.items()}
+    known = {name: {prediction.id: prediction for prediction in predictions} for name, predictions in answers.items()}
+    shared = [clip for clip in next(iter(known.values())) if all(clip in by_id for by_id in known.values())]
+    common = {name: [by_id[clip] for clip in shared] for name, by_id in known.items()}
+    evaluation = evaluate(common, embed=embed)
     if scores_file is not None:
-        write_scores(scores_file, scores)
-    print(f"\n{score_table(scores)}\n\n{example_text(common)}\n", flush=True)
+        write_scores(scores_file, evaluation)
+    texts = [score_table(evaluation), worse_text(common), example_text(common)]
+    print("\n" + "\n\n".join(text for text in texts if text) + "\n", flush=True)
 
 
 def refuse_failures(answers: dict[str, Sequence[Prediction]]) -> None:

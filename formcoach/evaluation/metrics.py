@@ -1,83 +1,129 @@
-"""How right the answers are: exercise, fault and wording, as shares between 0 and 1."""
+"""What is measured of each answer, and how a test set's score comes from it: as a ratio of two sums over its clips."""
 
-import re
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
-from formcoach.data.annotations import parse_label
+from formcoach.evaluation import wording
+from formcoach.evaluation.coaching import answered, exercise_matches, expected, fault_matches
 from formcoach.inference.predictions import OK, Prediction
 
 
-class Scores(msgspec.Struct, frozen=True, kw_only=True):
-    """The scores of one model on one test file; shares are in 0..1.
+class ClipScore(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer, measured. A failed clip has no match, no words and 0 wherever the others have a number.
 
-    `exercise_match` and `fault_match` are None where no clip's truth is in the form `exercise - what was seen`.
-    Failed clips are part of every share, as not matched.
+    Args:
+        answered: whether there is an answer.
+        exercise_match: whether it names the clip's exercise; None where the truth names none.
+        fault_match: whether it sees just what the clip shows; None as above.
+        correct: how many of its observations are right.
+        named: how many there are.
+        present: how many the truth has.
+        meteor: see `formcoach.evaluation.wording`, as of the next two.
+        rouge_l: in 0..1.
+        bleu_4: in 0..1.
+        similarity: in -1..1, see `formcoach.evaluation.embeddings`; None if it was left out.
+        words: of the answer.
     """
 
-    clips: int
-    failed: int
-    exercise_match: float | None
-    fault_match: float | None
+    answered: bool
+    exercise_match: bool | None
+    fault_match: bool | None
+    correct: int
+    named: int
+    present: int
+    meteor: float
     rouge_l: float
+    bleu_4: float
+    similarity: float | None
+    words: int
 
 
-def score(predictions: Sequence[Prediction]) -> Scores:
-    """Score the answers to a test file. An empty file scores 0 clips and None."""
-    measurable = [prediction for prediction in predictions if expected(prediction)]
-    return Scores(
-        clips=len(predictions),
-        failed=sum(prediction.status != OK for prediction in predictions),
-        exercise_match=_share([exercise_matches(prediction) for prediction in measurable]),
-        fault_match=_share([fault_matches(prediction) for prediction in measurable]),
-        rouge_l=_share(rouge_l(predictions)) or 0.0,
-    )
+Ratio = tuple[float, float]  # what a clip adds above and below the line
 
 
-def observations(text: str) -> frozenset[tuple[str, str]]:
-    """Return the (exercise, what was seen) pairs of an answer: its lines of the form `exercise - what was seen`.
+@dataclass(frozen=True)
+class Measure:
+    """A score of a test set.
 
-    Case, white space and closing punctuation do not count. A line without ` - ` is no observation: a plain description
-    is not in the coaching format.
+    Args:
+        name: in `scores.json`.
+        title: for readers.
+        ratio: what a clip adds to it.
+        is_share: in 0..1, shown as per cent; else a plain number.
     """
-    pairs = (parse_label(line) for line in text.splitlines())
-    normal = ((_normal(exercise), _normal(seen)) for exercise, seen in pairs)
-    return frozenset(pair for pair in normal if all(pair))
+
+    name: str
+    title: str
+    ratio: Callable[[ClipScore], Ratio]
+    is_share: bool = True
 
 
-def expected(prediction: Prediction) -> frozenset[tuple[str, str]]:
-    """Return what the clip shows: the observations of its true answer, or of its labels where the answer is prose."""
-    return observations(prediction.truth) or observations("\n".join(prediction.labels))
+def _mean(value: float | None) -> Ratio:
+    return (0.0, 0.0) if value is None else (float(value), 1.0)
 
 
-def exercise_matches(prediction: Prediction) -> bool:
-    """Tell whether the answer, in the coaching format, names exactly the exercises of the clip."""
-    named = {exercise for exercise, _ in observations(prediction.prediction)}
-    return prediction.status == OK and named == {exercise for exercise, _ in expected(prediction)}
+MEASURES = (
+    Measure("exercise_match", "exercise match", lambda clip: _mean(clip.exercise_match)),
+    Measure("fault_match", "fault match", lambda clip: _mean(clip.fault_match)),
+    Measure("fault_precision", "fault precision", lambda clip: (clip.correct, clip.named)),
+    Measure("fault_recall", "fault recall", lambda clip: (clip.correct, clip.present)),
+    Measure("fault_f1", "fault F1", lambda clip: (2 * clip.correct, clip.named + clip.present)),
+    Measure("meteor", "METEOR", lambda clip: _mean(clip.meteor)),
+    Measure("rouge_l", "ROUGE-L", lambda clip: _mean(clip.rouge_l)),
+    Measure("bleu_4", "BLEU-4", lambda clip: _mean(clip.bleu_4)),
+    Measure("similarity", "similarity", lambda clip: _mean(clip.similarity)),
+    Measure("words", "words an answer", lambda clip: (clip.words, float(clip.answered)), is_share=False),
+)
 
 
-def fault_matches(prediction: Prediction) -> bool:
-    """Tell whether the answer sees exactly what the clip shows: the same exercise and the same faults, in any order."""
-    return prediction.status == OK and observations(prediction.prediction) == expected(prediction)
+def measure_clips(predictions: Sequence[Prediction], *, embed: bool) -> list[ClipScore]:
+    """Measure each answer.
+
+    Args:
+        predictions: the answers.
+        embed: whether to compute the similarity of embeddings, which takes a model of 91 MB and some seconds.
+
+    Raises:
+        UserError: the package of that model is not installed.
+    """
+    there = [prediction for prediction in predictions if prediction.status == OK]
+    pairs = [(prediction.truth, prediction.prediction) for prediction in there]
+    close = _similarity(pairs) if embed else [None] * len(pairs)
+    rows = zip(wording.meteor(pairs), wording.rouge_l(pairs), wording.bleu_4(pairs), close, strict=True)
+    worded = dict(zip((prediction.id for prediction in there), rows, strict=True))
+    nothing = (0.0, 0.0, 0.0, 0.0 if embed else None)
+    return [_measure(prediction, *worded.get(prediction.id, nothing)) for prediction in predictions]
 
 
-def rouge_l(predictions: Sequence[Prediction]) -> list[float]:
-    """Return each answer's ROUGE-L F1 against its truth, by the `rouge-score` package without stemming."""
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(["rougeL"])
-    return [
-        scorer.score(prediction.truth, prediction.prediction)["rougeL"].fmeasure if prediction.status == OK else 0.0
-        for prediction in predictions
-    ]
+def ratios(clips: Sequence[ClipScore]) -> np.ndarray:
+    """Return what each clip adds to each of `MEASURES`: (clips, measures, 2)."""
+    rows = [[measure.ratio(clip) for measure in MEASURES] for clip in clips]
+    return np.array(rows, dtype=np.float64).reshape(len(clips), len(MEASURES), 2)
 
 
-def _normal(text: str) -> str:
-    text = unicodedata.normalize("NFKC", text).casefold()
-    return re.sub(r"\s+", " ", text).strip(" .!?,;:")
+def _similarity(pairs: Sequence[wording.Pair]) -> list[float]:
+    from formcoach.evaluation.embeddings import similarity
+
+    return similarity(pairs)
 
 
-def _share(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _measure(
+    prediction: Prediction, meteor: float, rouge_l: float, bleu_4: float, similarity: float | None
+) -> ClipScore:
+    truth, seen = expected(prediction), answered(prediction)
+    return ClipScore(
+        answered=prediction.status == OK,
+        exercise_match=exercise_matches(prediction) if truth else None,
+        fault_match=fault_matches(prediction) if truth else None,
+        correct=len(truth & seen),
+        named=len(seen) if truth else 0,
+        present=len(truth),
+        meteor=meteor,
+        rouge_l=rouge_l,
+        bleu_4=bleu_4,
+        similarity=similarity,
+        words=len(prediction.prediction.split()) if prediction.status == OK else 0,
+    )

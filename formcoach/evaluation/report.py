@@ -1,40 +1,47 @@
 """The scores and example clips as text, and `scores.json`."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
 from formcoach.errors import UserError
-from formcoach.evaluation.metrics import Scores, exercise_matches, expected, fault_matches
+from formcoach.evaluation.coaching import exercise_matches, expected, fault_matches
+from formcoach.evaluation.exercises import got_worse
+from formcoach.evaluation.metrics import MEASURES, Measure
+from formcoach.evaluation.scores import BASE, TUNED, Evaluation, Scores
 from formcoach.files import write_json
 from formcoach.inference.predictions import OK, Prediction
 
-BASE = "base"
-TUNED = "tuned"
-_ROWS = (("exercise match", "exercise_match"), ("fault match", "fault_match"), ("ROUGE-L", "rouge_l"))
+_SHOWN = 5  # of what got worse
+_WIDTH = 120
 
 
-def write_scores(path: Path, scores: dict[str, Scores]) -> None:
-    """Write `scores.json`: `{"base": {...}, "tuned": {...}}`, each with shares in 0..1."""
-    write_json(path, msgspec.to_builtins(scores))
+def write_scores(path: Path, evaluation: Evaluation) -> None:
+    """Write `scores.json`: `{"base": {...}, "tuned": {...}, ...}`, each with shares in 0..1."""
+    write_json(path, evaluation.to_json())
 
 
-def score_table(scores: dict[str, Scores]) -> str:
+def score_table(evaluation: Evaluation) -> str:
     """Return the scores as lines of text: a row a score, a column a model, and the difference of two models."""
-    rows = [["", *scores]]
-    rows += [
-        [name, *(str(msgspec.structs.asdict(score)[name]) for score in scores.values())] for name in ("clips", "failed")
-    ]
-    for title, field in _ROWS:
-        rows.append([title, *(_percent(msgspec.structs.asdict(score)[field]) for score in scores.values())])
-    if len(scores) == 2:
-        _add_differences(rows, *scores.values())
+    models, two = evaluation.models, len(evaluation.models) == 2
+    rows = [["", *models, *(["difference", "detectable from"] if two else [])]]
+    rows += [[name, *(f"{getattr(one, name):,}" for one in models.values())] for name in ("clips", "failed")]
+    for measure in MEASURES:
+        if any(one.values[measure.name] is not None for one in models.values()):
+            rows.append([measure.title, *(_score(one, measure) for one in models.values())])
+            if two:
+                rows[-1] += _difference(evaluation, measure)
     widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(len(rows[0]))]
     lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
-    if any(score.exercise_match is None and score.clips for score in scores.values()):
-        lines.append("no clip's truth reads `exercise - what was seen`, so exercise and fault cannot be matched")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(_wrapped(note) for note in evaluation.notes)])
+
+
+def worse_text(answers: Mapping[str, Sequence[Prediction]]) -> str:
+    """Return what the tuned model sees less often than the base, as lines of text; nothing if there is nothing."""
+    worse = got_worse(answers, BASE, TUNED) if len(answers) == 2 else []
+    lines = [f"  {' - '.join(one.seen)}: {one.tuned} instead of {one.base} of {one.clips}" for one in worse[:_SHOWN]]
+    more = [f"  and {len(worse) - _SHOWN} more"] if len(worse) > _SHOWN else []
+    return "\n".join([f"worse than the base ({len(worse)}), clips seen right:", *lines, *more]) if worse else ""
 
 
 def example_clips(predictions: Sequence[Prediction], count: int = 3) -> list[str]:
@@ -80,11 +87,30 @@ def check_same_clips(base: Sequence[Prediction], tuned: Sequence[Prediction]) ->
         )
 
 
-def _add_differences(rows: list[list[str]], first: Scores, second: Scores) -> None:
-    rows[0].append("difference")
-    for row, (_, field) in zip(rows[3:], _ROWS, strict=True):
-        before, after = msgspec.structs.asdict(first)[field], msgspec.structs.asdict(second)[field]
-        row.append("-" if before is None or after is None else f"{100 * (after - before):+.1f}")
+def _score(one: Scores, measure: Measure) -> str:
+    """Return a score and its interval."""
+    value, bounds = one.values[measure.name], one.intervals.get(measure.name)
+    if value is None or bounds is None:
+        return "-"
+    low, high = (_number(bound, measure) for bound in bounds)
+    return f"{_number(value, measure)}{' %' * measure.is_share} ({low} to {high})"
+
+
+def _difference(evaluation: Evaluation, measure: Measure) -> list[str]:
+    """Return a difference and its interval, and the smallest that could be shown."""
+    found = evaluation.differences.get(measure.name)
+    if found is None:
+        return ["-", "-"]
+    value, low, high = (f"{_number(part, measure, '+')}" for part in (found.value, found.low, found.high))
+    return [f"{value} ({low} to {high})", _number(found.smallest, measure)]
+
+
+def _number(value: float, measure: Measure, sign: str = "") -> str:
+    return f"{100 * value if measure.is_share else value:{sign}.1f}"
+
+
+def _wrapped(note: str) -> str:
+    return textwrap.fill(note, _WIDTH, initial_indent="* ", subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _aligned(row: list[str], widths: list[int]) -> list[str]:
@@ -92,10 +118,6 @@ def _aligned(row: list[str], widths: list[int]) -> list[str]:
         cell.ljust(width) if column == 0 else cell.rjust(width)
         for column, (cell, width) in enumerate(zip(row, widths, strict=False))
     ]
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def _answer(prediction: Prediction) -> str:

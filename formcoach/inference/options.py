@@ -59,6 +59,11 @@ def add_test_flags(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--batch_size", type=positive, metavar="N", help="clips answered together (default: by device)")
 
 
+def add_score_flags(parser: argparse.ArgumentParser) -> None:
+    """Add `--no_bert`."""
+    add_flag(parser, "--no_bert", action="store_true", help="do not compare embeddings, which takes some seconds")
+
+
 def load_once(
     args: argparse.Namespace, model_path: str | Path, batch_size: int | None = None
 ) -> Callable[[], "Predictor"]:

@@ -173,5 +173,6 @@ def _prediction(prepared: Prepared, **outcome: Any) -> Prediction:
         prompt=record.question,
         truth=record.answer,
         labels=record.labels,
+        person=record.person,
         **(outcome | {"seconds": round(outcome["seconds"], 4)}),
     )

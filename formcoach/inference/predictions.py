@@ -20,7 +20,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """A model's answer to one clip of a test file.
 
     `status` is ``"ok"``, or ``"failed"`` with the reason in `error`; a failed clip's `prediction` is empty.
-    `seconds` is the clip's share of the work: decoding, and its part of its batch's generation.
+    `seconds` is the clip's share of the work: decoding, and its part of its batch's generation. `person` tells which
+    clips are of one person, where that is known.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str
     truth: str
     labels: list[str] = []
+    person: str | None = None
     prediction: str = ""
     status: str = OK
     error: str | None = None

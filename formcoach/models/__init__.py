@@ -67,7 +67,7 @@ def load_model(
         UserError: it does not exist, is damaged or not of a known family, or the adapter belongs to another base.
     """
     precision = Precision(dtype, quantization, device, attention)
-    _plain_progress()
+    plain_progress()
     location = locate(at_revision(path_or_id, revision), adapter)
     family = _family(location.base / "config.json")
     if location.adapter is None:
@@ -153,7 +153,7 @@ def default_model() -> tuple[str, str]:
     return TINY, "no model named and no CUDA GPU: using tiny, the packaged demo model"
 
 
-def _plain_progress() -> None:
+def plain_progress() -> None:
     """Show transformers' progress bars on a terminal only."""
     from transformers.utils.logging import disable_progress_bar
 

@@ -32,10 +32,10 @@ TUNED = predictions(lambda exercise: f"{exercise} - correct form" if exercise !=
 def test_table_and_scores_file_agree(tmp_path, capsys):
     present({"base": BASE, "tuned": TUNED}, tmp_path / "scores.json")
     scores = json.loads((tmp_path / "scores.json").read_text())
-    assert list(scores) == ["base", "tuned"]
+    assert list(scores) == ["base", "tuned", "differences", "notes"]
     assert scores["base"]["exercise_match"] == 0 and scores["tuned"]["exercise_match"] == 0.75
     printed = capsys.readouterr().out
-    assert "75.0 %" in printed and "+75.0" in printed
+    assert "75.0 % (" in printed and "+75.0 (+" in printed
     assert printed.count("truth") == 3
 
 

@@ -132,7 +132,7 @@ def test_report_from_files(adapter, flags, tmp_path, capsys):
         ("infer_qved", ["--video_path", "text.mp4"], "error: text.mp4: is not a video"),
         ("infer_qved", [], "required: --video_path"),
         ("infer_qved", ["--video_path", "a.mp4", "--max_new_tokens", "0"], "'0' is not a whole number from 1 up"),
-        ("test_inference", ["--no-bert"], "unrecognized arguments: --no-bert"),
+        ("test_inference", ["--no-berth"], "unrecognized arguments: --no-berth"),
         ("test_inference", ["--model_path", "x", "--test_json", "no.jsonl"], "error: no.jsonl: no such file"),
         ("test_inference", ["--compare", "--output", "x"], "--output names one model's file"),
         ("base_model_inference", ["--model_path", "x", "--prompt", "?"], "--prompt and --json need --video_path"),
