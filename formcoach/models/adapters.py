@@ -17,10 +17,9 @@ from formcoach.errors import UserError
 from formcoach.files import read_json, write_json
 from formcoach.models.family import Family
 from formcoach.models.hub import HubName, commit_of
-from formcoach.models.location import ADAPTER_WEIGHTS, Location, named_at, resolve_checkpoint
+from formcoach.models.location import ADAPTER_WEIGHTS, BASE_FILE, Location, named_at, resolve_checkpoint
 from formcoach.models.lora_targets import target_pattern
 
-BASE_FILE = "base_model.json"
 REMEDY = "Name another checkpoint."
 ADAPTER = "default"  # PEFT's name for the only adapter of a model
 

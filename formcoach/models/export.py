@@ -20,7 +20,14 @@ from formcoach.files import replacing_folder, write_json
 from formcoach.models.adapters import check_base, load_adapter
 from formcoach.models.family import Family
 from formcoach.models.layout import Layout
-from formcoach.models.location import ADAPTER_WEIGHTS, RECIPE_FILE, WEIGHT_SUFFIXES, Location, fetch_other_files
+from formcoach.models.location import (
+    ADAPTER_WEIGHTS,
+    RECIPE_FILE,
+    WEIGHT_SUFFIXES,
+    Location,
+    check_link,
+    fetch_other_files,
+)
 from formcoach.models.merging import Merger
 from formcoach.models.weights import INDEX
 
@@ -168,16 +175,12 @@ def _other_files(folder: Path) -> Iterator[Path]:
     """Yield all files of a checkpoint but its weights.
 
     Raises:
-        UserError: if one is a link to somewhere else; the hub's cache, which is made of links, is not.
+        UserError: see `formcoach.models.location.check_link`.
     """
-    root = folder.resolve()
-    home = root.parents[1] if root.parent.name == "snapshots" else root
     for path in sorted(folder.rglob("*")):
-        if not path.is_file() or (path.suffix in WEIGHT_SUFFIXES):
-            continue
-        if not path.resolve().is_relative_to(home):
-            raise UserError(f"{path}: is a link to a file outside of the checkpoint; remove it or put the file there")
-        yield path
+        if path.is_file() and path.suffix not in WEIGHT_SUFFIXES:
+            check_link(path, folder)
+            yield path
 
 
 def _check_space(output: Path, layout: Layout) -> None:

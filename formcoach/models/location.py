@@ -16,6 +16,7 @@ TINY_FOLDER = Path(__file__).resolve().parents[1] / "assets" / TINY
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+BASE_FILE = "base_model.json"  # of an adapter: which base it was trained on
 RUN_SETTINGS = "training_config.json"
 WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5"}  # of any library
 RECIPE_FILE = "recipe.json"  # beside a model's config.json: what it is trained with
@@ -132,6 +133,18 @@ def small_files(path_or_id: str | Path) -> Path:
 def is_adapter(folder: Path) -> bool:
     """Tell whether a folder holds an adapter rather than a model."""
     return (folder / ADAPTER_CONFIG).is_file()
+
+
+def check_link(path: Path, folder: Path) -> None:
+    """Refuse a file of a checkpoint's folder that is a link to somewhere else; the hub's cache is made of links.
+
+    Raises:
+        UserError: it leads out of the checkpoint.
+    """
+    root = folder.resolve()
+    home = root.parents[1] if root.parent.name == "snapshots" else root
+    if not path.resolve().is_relative_to(home):
+        raise UserError(f"{path}: is a link to a file outside of the checkpoint; remove it or put the file there")
 
 
 def base_of(adapter: Path) -> str:
