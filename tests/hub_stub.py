@@ -46,7 +46,7 @@ class HubStub:
         next_page: where the list goes on, instead of here.
     """
 
-    def __init__(self):
+    def __init__(self, handler=None):
         self.repos = {}
         self.asked = []
         self.held = set()
@@ -58,7 +58,7 @@ class HubStub:
         self.altered = {}
         self.page = None
         self.next_page = None
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler or Handler,), {"hub": self}))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
@@ -107,7 +107,7 @@ class HubStub:
             self._server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self):
@@ -206,19 +206,19 @@ def _tree(files):
 
 
 def _entry(name, content):
-    entry = {"type": "file", "path": name, "size": len(content), "oid": _blob_id(content)}
-    if _is_large(name):
+    entry = {"type": "file", "path": name, "size": len(content), "oid": blob_id(content)}
+    if is_large(name):
         entry["lfs"] = {"oid": _oid(name, content), "size": len(content), "pointerSize": 134}
     return entry
 
 
 def _oid(name, content):
-    return hashlib.sha256(content).hexdigest() if _is_large(name) else _blob_id(content)
+    return hashlib.sha256(content).hexdigest() if is_large(name) else blob_id(content)
 
 
-def _blob_id(content):
+def blob_id(content):
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def _is_large(name):
+def is_large(name):
     return name.endswith((".safetensors", ".bin", ".mp4"))
