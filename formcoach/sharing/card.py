@@ -7,11 +7,13 @@ import msgspec
 from formcoach import __version__
 from formcoach.data.convert import QUESTION
 from formcoach.errors import UserError
+from formcoach.evaluation.metrics import MEASURES
+from formcoach.evaluation.scores import Difference
 from formcoach.models.hub import HubName
 from formcoach.models.location import TINY
 from formcoach.sharing.bundle import CARD, Bundle
 from formcoach.sharing.local_paths import find_local_path
-from formcoach.sharing.origin import ModelScores, Origin
+from formcoach.sharing.origin import ModelScores, Origin, RunScores
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "assets" / "sharing" / "model_card.md.jinja"
 TAG = "formcoach"  # tells on the hub that we wrote a card
@@ -21,13 +23,13 @@ _LICENCES = {  # as their authors state them on the hub
     "OpenGVLab/InternVL_2_5_HiCo_R16": "apache-2.0",
 }
 _TINY_LICENCE = "apache-2.0"  # formcoach's own
-_SCORES = {
-    "exercise_match": ("exercise match", "the answer names the clip's exercise"),
-    "fault_match": ("fault match", "it also says exactly what a coach saw"),
-    "fault_f1": ("fault F1", "faults named and present, balanced"),
-    "meteor": ("METEOR", "wording"),
-    "rouge_l": ("ROUGE-L", "wording"),
-    "similarity": ("similarity", "meaning, as embeddings of sentences see it"),
+_MEANINGS = {  # of the measures on a card
+    "exercise_match": "the answer names the clip's exercise",
+    "fault_match": "it also says exactly what a coach saw",
+    "fault_f1": "faults named and present, balanced",
+    "meteor": "wording",
+    "rouge_l": "wording",
+    "similarity": "meaning, as embeddings of sentences see it",
 }
 
 
@@ -58,9 +60,8 @@ def model_card(repo: str, bundle: Bundle, origin: Origin | None) -> str:
         base_name=bundle.base.id if bundle.base else TINY,
         licence=_licence(bundle.base),
         origin=origin,
-        models=[one for one in (scores.base, scores.tuned) if one] if scores else [],
-        notes=scores.notes if scores else [],
-        score_rows=_score_rows(scores.base, scores.tuned) if scores else [],
+        scores=scores,
+        score_rows=_score_rows(scores) if scores else [],
         question=QUESTION,
         version=__version__,
     )
@@ -98,11 +99,16 @@ def _is_original(bundle: Bundle) -> bool:
     return not bundle.is_adapter and "processor_config.json" not in bundle.files
 
 
-def _score_rows(base: ModelScores | None, tuned: ModelScores) -> list[tuple[str, str, list[str]]]:
-    """Return (title, meaning, a cell a model) of the scores that there are."""
-    models = [one for one in (base, tuned) if one]
-    rows = [(*told, [_cell(one, name) for one in models]) for name, told in _SCORES.items()]
-    return [row for row in rows if any(row[2])]
+def _score_rows(scores: RunScores) -> list[list[str]]:
+    """Return title, a cell a model, difference and least difference if there are some, and meaning of each score."""
+    rows = []
+    for measure in MEASURES:
+        if measure.name in _MEANINGS:
+            cells = [_cell(one, measure.name) for one in scores.models]
+            if any(cells):
+                more = _difference_cells(scores.differences.get(measure.name)) if scores.differences else []
+                rows.append([measure.title, *cells, *more, _MEANINGS[measure.name]])
+    return rows
 
 
 def _cell(scores: ModelScores, name: str) -> str:
@@ -112,3 +118,11 @@ def _cell(scores: ModelScores, name: str) -> str:
         return ""
     bounds = scores.intervals.get(name)
     return f"{100 * value:.1f} %" + (f" ({100 * bounds[0]:.1f} to {100 * bounds[1]:.1f})" if bounds else "")
+
+
+def _difference_cells(difference: Difference | None) -> list[str]:
+    """Return a difference with its interval, and the least that the test clips could show."""
+    if difference is None:
+        return ["", ""]
+    told = f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+    return [told, f"{100 * difference.smallest:.1f}"]

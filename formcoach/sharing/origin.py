@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from formcoach.errors import UserError
+from formcoach.evaluation.scores import Difference
 from formcoach.files import read_json
 from formcoach.models.location import ADAPTER_WEIGHTS, RUN_SETTINGS, is_adapter, resolve_checkpoint
 from formcoach.training.run_directory import STEP, RunDescription, checkpoints, read_description
@@ -40,7 +41,13 @@ class RunScores(msgspec.Struct, frozen=True):
 
     tuned: ModelScores
     base: ModelScores | None = None
+    differences: dict[str, Difference] = {}
     notes: list[str] = []
+
+    @property
+    def models(self) -> list[ModelScores]:
+        """The scores that there are, those of what was trained last."""
+        return [self.base, self.tuned] if self.base else [self.tuned]
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def test_a_reader_finds_settings_scores_and_limits(trained, tmp_path):
         "| versions | formcoach 0.1.0, torch 2.13.0 |",
         "| exercise match | 0.0 % | 100.0 % | the answer names the clip's exercise |",
         "| fault match |  | 82.7 % | it also says exactly what a coach saw |",
-        "2 of the clips could not be answered and count as not matched.",
+        "Of these, 2 failed; a clip without an answer counts as not matched.",
         'model, processor = load_model("gym/coach")',
         'base, processor = load_model("org/base@v1")',
         'model = PeftModel.from_pretrained(base, "gym/coach")',
@@ -62,10 +62,13 @@ def test_intervals_and_notes_are_shown_where_there_are_some(run_directory, tmp_p
     path = run_directory / "evaluation" / "scores.json"
     scores = json.loads(path.read_text())
     scores["tuned"]["intervals"] = {"exercise_match": [0.95, 1.0]}
-    write_json(path, scores | {"differences": {}, "notes": ["10 people are few"]})
+    differences = {"exercise_match": {"value": 1.0, "low": 0.95, "high": 1.0, "smallest": 0.04}}
+    write_json(path, scores | {"differences": differences, "notes": ["10 people are few"]})
     card = card_of(run_directory / "step_4", tmp_path)
     assert "On 75 test clips, in per cent (and a 95 % interval)." in card
-    assert "| exercise match | 0.0 % | 100.0 % (95.0 to 100.0) |" in card
+    assert "\n| | base | fine-tuned | difference | detectable from | |\n" in card
+    assert "| exercise match | 0.0 % | 100.0 % (95.0 to 100.0) | +100.0 (+95.0 to +100.0) | 4.0 | the answer" in card
+    assert "| ROUGE-L | 8.0 % | 87.8 % |  |  | wording |" in card
     assert "\n- 10 people are few\n" in card
 
 
