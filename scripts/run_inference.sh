@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tuned model and its base on the held-out test split: predictions, scores, a table and three example clips.
+# The tuned model and its base on the held-out test split: predictions, scores, and a report.
 #
 #   bash scripts/run_inference.sh --model_path work_dirs/qevd_fit_300k_internvideo2_5_r16 --limit 20
 #
@@ -13,7 +13,7 @@ PYTHON="$(bash "$ROOT/scripts/setup_env.sh" --print-python)"
 PROJECT="$ROOT/"
 if [[ "$PWD" == "$ROOT" ]]; then PROJECT=""; fi # in the project's folder messages need no long paths
 
-exec "$PYTHON" "$ROOT/utils/test_inference.py" --compare \
+exec "$PYTHON" "$ROOT/utils/test_inference.py" --compare --report \
     --work_dir "${WORK_DIR:-${PROJECT}work_dirs/qevd_fit_300k_internvideo2_5_r16}" \
     --data_path "${DATASET_DIR:-${PROJECT}dataset}" \
     --test_json "${OUTPUT_DIR:-${PROJECT}data/annotaions}/qevd_fit_300k_test.jsonl" \

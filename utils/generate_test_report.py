@@ -1,10 +1,10 @@
-"""Score predictions files: a base and a tuned model's side by side, or one alone."""
+"""Report on predictions files: scores, a page to look at and a spreadsheet, of a base and a tuned model or of one."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from formcoach.command import command_parser, run
-from formcoach.inference.options import add_flag, add_score_flags
+from formcoach.inference.options import DATASET, add_flag, add_score_flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,19 +16,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_flag(
         parser, "--base_predictions", type=Path, metavar="FILE", help="answers of the base model to the same clips"
     )
+    add_flag(
+        parser,
+        "--data_path",
+        "--dataset_dir",
+        type=Path,
+        default=DATASET,
+        metavar="DIR",
+        help="folder of the clips, to show them (default: %(default)s)",
+    )
+    add_flag(parser, "--output_dir", type=Path, metavar="DIR", help="for page and spreadsheet (default: beside FILE)")
     add_flag(parser, "--output", type=Path, metavar="FILE", help="write the scores there as JSON")
     add_score_flags(parser)
     args = parser.parse_args(argv)
 
-    from formcoach.evaluation.evaluate import present
+    from formcoach.evaluation.evaluate import common_clips, present
     from formcoach.evaluation.report import check_same_clips
+    from formcoach.evaluation.reports import write_reports
     from formcoach.inference.predictions import read_predictions
 
-    answers = {"tuned": read_predictions(args.predictions)}
-    if args.base_predictions:
-        answers = {"base": read_predictions(args.base_predictions)} | answers
+    files = {"base": args.base_predictions} if args.base_predictions else {}
+    files["tuned"] = args.predictions
+    answers = {name: read_predictions(path) for name, path in files.items()}
+    if len(answers) == 2:
         check_same_clips(answers["base"], answers["tuned"])
-    present(answers, args.output, embed=not args.no_bert)
+    common = common_clips(answers)
+    evaluation = present(common, args.output, embed=not args.no_bert)
+    if not args.data_path.is_dir():
+        print(f"{args.data_path}: no such folder, so the page shows no frames; --data_path names the clips' folder")
+    sources = [f"{name}: {path}" for name, path in files.items()]
+    folder = args.output_dir or args.predictions.parent
+    page, sheet = write_reports(folder, common, evaluation, args.data_path, sources)
+    print(f"report: {page}\nspreadsheet: {sheet}")
     return 0
 
 

@@ -11,6 +11,7 @@ from formcoach.inference.options import add_flag, add_model_flags, add_score_fla
 
 if TYPE_CHECKING:
     from formcoach.evaluation.evaluate import TestSet
+    from formcoach.inference.predictions import Prediction
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_test_flags(parser)
     add_score_flags(parser)
+    parser.add_argument("--report", action="store_true", help="write a page and a spreadsheet beside the results")
     parser.add_argument("--compare", action="store_true", help="answer with the base model (adapter off) as well")
     add_flag(parser, "--output_dir", type=Path, metavar="DIR", help="for all results (default: evaluation/ of the run)")
     add_flag(parser, "--output", type=Path, metavar="FILE", help="for the tuned model's answers alone (.jsonl)")
@@ -41,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--output names one model's file; use --output_dir for both, or leave --compare out")
 
     from formcoach.evaluation.checkpoint import Checkpoint
-    from formcoach.evaluation.evaluate import answer_test_set, present, read_test_set, refuse_failures
+    from formcoach.evaluation.evaluate import answer_test_set, common_clips, present, read_test_set, refuse_failures
+    from formcoach.evaluation.reports import write_reports
     from formcoach.inference.options import load_once
     from formcoach.inference.runs import newest_run
 
@@ -57,14 +60,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint.require_adapter()
         files = {"base": folder / f"base_predictions{control}.jsonl"} | files
     load = load_once(args, args.model_path, args.batch_size)
-    answers = {}
+    answers: dict[str, list[Prediction]] = {}
     for name, path in files.items():
         is_base = name == "base"
         settings = checkpoint.settings(test_set, args.frames, args, base=is_base)
         answers[name] = answer_test_set(path, settings, test_set, load, base=is_base)
     scores = None if args.output else folder / f"scores{control}.json"
-    present(answers, scores, embed=not args.no_bert)
-    for name, path in (files | ({"scores": scores} if scores else {})).items():
+    common = common_clips(answers)
+    evaluation = present(common, scores, embed=not args.no_bert)
+    written = files | ({"scores": scores} if scores else {})
+    if args.report:
+        sources = [f"{name}: {files[name]}" for name in common]
+        page, sheet = write_reports(folder, common, evaluation, test_set.root, sources, control)
+        written |= {"report": page, "spreadsheet": sheet}
+    for name, path in written.items():
         print(f"{name}: {path}")
     print(f"ask about a clip: {_next_command(args.model_path, test_set)}")
     refuse_failures(answers)

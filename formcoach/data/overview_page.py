@@ -1,14 +1,8 @@
-"""A dataset's overview as one HTML page that needs nothing but itself.
-
-Everything that comes from files is escaped by the template; a policy in the page's head lets a browser run no other
-script than the page's own, whatever a label holds.
-"""
+"""A dataset's overview as one HTML page that needs nothing but itself."""
 
 import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from formcoach.data.clip_facts import ClipFacts
 from formcoach.data.overview import ClassNumbers, Numbers, Overview
@@ -16,8 +10,9 @@ from formcoach.data.overview_clips import SplitClip
 from formcoach.data.overview_concerns import Concern, reasons
 from formcoach.data.overview_strips import FRAMES, Strip, jpeg
 from formcoach.data.splits import SPLITS
+from formcoach.pages import environment, script_of, shared_style
 
-FOLDER = Path(__file__).resolve().parents[1] / "assets" / "dataset_report"
+FOLDER = "dataset_report"  # of the templates
 ROWS = 200  # classes in the table; the script shows more when asked, the text below it has all
 EXERCISES_WITH_FAULTS = 200
 
@@ -43,16 +38,8 @@ def page(overview: Overview, concerns: Sequence[Concern], strips: Sequence[Strip
         strips: sample clips.
         seed: that they were drawn with.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {
+    templates = environment(FOLDER)
+    templates.filters |= {
         "n": _whole,
         "short": _short,
         "percent": _percent,
@@ -60,9 +47,9 @@ def page(overview: Overview, concerns: Sequence[Concern], strips: Sequence[Strip
         "ratios": _ratios,
         "bin": _bin,
     }
-    style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
+    script, script_hash = script_of(FOLDER)
     cleaned = overview.cleaned
-    return environment.get_template("page.html.jinja").render(
+    return templates.get_template("page.html.jinja").render(
         o=overview,
         cards=[*headline(overview), (_short(overview.total.seconds / (overview.total.clips or 1)), "seconds a clip")],
         concerns=concerns,
@@ -79,9 +66,9 @@ def page(overview: Overview, concerns: Sequence[Concern], strips: Sequence[Strip
         rejected=reasons(reason for given in cleaned.rejected.values() for reason in given) if cleaned else [],
         people=_people,
         splits_of=lambda one: list(zip(SPLITS, one.clips, strict=True)),
-        style=style,
+        style=shared_style(),
         script=script,
-        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_hash=script_hash,
     )
 
 

@@ -82,15 +82,15 @@ def _strip(dataset_dir: Path, clip: SplitClip) -> Strip:
         frames = read_clip(file, lambda total, fps: frame_indices(total, FRAMES), "pyav").frames
     except UserError as error:
         return Strip(clip, None, getattr(error, "reason", "is not a path inside the dataset folder"))
-    return Strip(clip, np.stack([_small(frame) for frame in frames]))
+    return Strip(clip, np.stack([small(frame) for frame in frames]))
 
 
-def _small(frame: np.ndarray) -> np.ndarray:
-    """Shrink (H, W, 3) into the box of a strip's frame."""
+def small(frame: np.ndarray, most: tuple[int, int] = (WIDTH, HEIGHT)) -> np.ndarray:
+    """Shrink (H, W, 3) into a box of `most` pixels (width, height), that of a strip's frame."""
     import cv2
 
     height, width = frame.shape[:2]
-    scale = min(WIDTH / width, HEIGHT / height)
+    scale = min(most[0] / width, most[1] / height)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
     return cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
 

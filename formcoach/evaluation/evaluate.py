@@ -1,6 +1,6 @@
 """Models on the held-out test split: from a test file to predictions, scores and what a command prints."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from formcoach.command import progress
 from formcoach.data.annotations import PREPARE, Conversation, read_conversations
 from formcoach.errors import UserError
 from formcoach.evaluation.report import example_text, score_table, worse_text, write_scores
-from formcoach.evaluation.scores import evaluate
+from formcoach.evaluation.scores import Evaluation, evaluate
 from formcoach.inference.frames import frames_of
 from formcoach.inference.predictions import FAILED, Prediction, Settings, complete_predictions, kept_ids
 
@@ -81,24 +81,29 @@ def answer_test_set(
     return complete_predictions(path, settings, test_set.records, test_set.wanted, answer)
 
 
-def present(answers: dict[str, Sequence[Prediction]], scores_file: Path | None = None, *, embed: bool = True) -> None:
-    """Print the scores and three example clips; write `scores_file` if one is named.
-
-    Two models are compared on the clips that both have answered.
-
-    Args:
-        answers: by model.
-        scores_file: see above.
-        embed: whether to compute the similarity of embeddings.
-    """
+def common_clips(answers: Mapping[str, Sequence[Prediction]]) -> dict[str, list[Prediction]]:
+    """Return the answers to the clips that all models have answered, in the order of the first model's."""
     known = {name: {prediction.id: prediction for prediction in predictions} for name, predictions in answers.items()}
     shared = [clip for clip in next(iter(known.values())) if all(clip in by_id for by_id in known.values())]
-    common = {name: [by_id[clip] for clip in shared] for name, by_id in known.items()}
-    evaluation = evaluate(common, embed=embed)
+    return {name: [by_id[clip] for clip in shared] for name, by_id in known.items()}
+
+
+def present(
+    answers: Mapping[str, Sequence[Prediction]], scores_file: Path | None = None, *, embed: bool = True
+) -> Evaluation:
+    """Print the scores and three example clips, and return the scores.
+
+    Args:
+        answers: by model, from `common_clips`.
+        scores_file: where to write the scores; None: nowhere.
+        embed: whether to compute the similarity of embeddings.
+    """
+    evaluation = evaluate(answers, embed=embed)
     if scores_file is not None:
         write_scores(scores_file, evaluation)
-    texts = [score_table(evaluation), worse_text(common), example_text(common)]
+    texts = [score_table(evaluation), worse_text(answers), example_text(answers)]
     print("\n" + "\n\n".join(text for text in texts if text) + "\n", flush=True)
+    return evaluation
 
 
 def refuse_failures(answers: dict[str, Sequence[Prediction]]) -> None:

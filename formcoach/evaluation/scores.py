@@ -132,7 +132,7 @@ def _notes(models: Mapping[str, Scores], of: Units, paired: bool) -> list[str]:
         notes.append(f"{of} are too few for intervals to be relied on: the true ones are wider")
     if paired:
         notes.append(
-            "differences are paired, clip by clip; one as great as `detectable from` would show in 4 of 5 test sets"
+            'differences are paired, clip by clip; one as great as "detectable from" would show in 4 of 5 test sets'
         )
     for name, one in models.items():
         if one.failed:

@@ -9,8 +9,8 @@ from typing import Any
 Pair = tuple[str, str]  # truth, answer
 
 NO_WORDNET = (
-    "METEOR counts equal words and word stems but no synonyms, as the WordNet data is not on this computer: "
-    "python -m nltk.downloader wordnet"
+    "METEOR counts equal words and word stems but no synonyms: WordNet's data was not there "
+    "(python -m nltk.downloader wordnet)"
 )
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from formcoach.errors import UserError
-from formcoach.evaluation.evaluate import present, refuse_failures
+from formcoach.evaluation.evaluate import common_clips, present, refuse_failures
 from formcoach.evaluation.report import check_same_clips, example_clips
 from formcoach.inference.predictions import Prediction
 
@@ -49,7 +49,7 @@ def test_examples_show_different_exercises_whatever_the_answers():
 
 
 def test_two_models_are_compared_on_the_clips_of_both(tmp_path):
-    present({"base": BASE, "tuned": TUNED[:4]}, tmp_path / "scores.json")
+    present(common_clips({"base": BASE, "tuned": TUNED[3::-1]}), tmp_path / "scores.json")
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["base"]["clips"] == scores["tuned"]["clips"] == 4
 
