@@ -70,8 +70,8 @@ def script(home, name, *arguments, **variables):
 
 
 def content(folder):
-    """The bytes of each file below a folder."""
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """The bytes of each file below a folder but spreadsheets, which hold the time."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".xlsx"}
 
 
 def written(folder):
@@ -90,6 +90,9 @@ def test_quickstart_twice(home):
     for name in ("base", "test"):
         assert len((run / f"evaluation/{name}_predictions.jsonl").read_text().splitlines()) == tests
     assert "✓ clips: all 20 exist and open" in first.stdout
+    page, sheet = (run / f"evaluation/test_evaluation_report.{kind}" for kind in ("html", "xlsx"))
+    assert page.read_text().count('"image":"/9j/') == tests and sheet.stat().st_size > 5000
+    assert f"\nreport: {page}\n" in first.stdout
     assert "exercise match" in first.stdout and first.stdout.count("\n  truth  ") == min(3, tests)
     assert not (home / "dataset/contact_sheet.png").exists()
     assert f"\ncurves: {run / 'plots/overview.png'}\n" in first.stdout
