@@ -61,13 +61,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     traceback as well.
     """
     try:
-        sys.exit(main() or 0)
+        code = main() or 0
+        print(end="", flush=True)  # at the very end, nobody would catch a reader that went away
+        sys.exit(code)
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted; complete files and checkpoints are kept")
-    except BrokenPipeError:
-        sys.exit(1)  # the reader of our output went away, e.g. `| head`
+    except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be written
+        sys.exit(1)
     except PermissionError as error:
         _fail(f"{error.filename or 'a file'}: permission denied; check who may read and write there")
     except OSError as error:

@@ -1,6 +1,8 @@
 """How every command ends: its exit code and what it says."""
 
 import errno
+import subprocess
+import sys
 
 import pytest
 
@@ -35,3 +37,17 @@ def test_a_bug_is_not_hidden():
 
     with pytest.raises(ZeroDivisionError):
         run(main)
+
+
+@pytest.mark.parametrize("lines", [1, 10_000])  # written at the end, and before it
+def test_a_reader_that_goes_away_is_no_crash(lines, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    program = f"from formcoach.command import run; input(); run(lambda: print('line\\n' * {lines}))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        process.stdin.write(b"\n")
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
