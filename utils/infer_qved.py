@@ -1,44 +1,26 @@
-"""Ask a model about one clip and print its answer."""
+"""Ask a model about clips and print its answers."""
 
-import json
-import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from formcoach.command import command_parser, run
-from formcoach.inference.options import add_flag, add_model_flags, load_once
+from formcoach.inference.options import add_clip_flags, add_model_flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = command_parser(
-        __doc__, "python utils/infer_qved.py --model_path work_dirs/my_run --video_path dataset/squats/0001.mp4"
+        __doc__,
+        "python utils/infer_qved.py --model_path work_dirs/my_run --video_path dataset/squats/0001.mp4\n"
+        "  python utils/infer_qved.py --video_path dataset/squats dataset/lunges --json > answers.jsonl",
     )
     add_model_flags(parser, "the newest run")
-    add_flag(parser, "--video_path", required=True, type=Path, metavar="FILE", help="the clip")
-    add_flag(parser, "--prompt", metavar="TEXT", help="what is asked (default: the question of the training)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_clip_flags(parser, "clips to ask about", required=True)
     args = parser.parse_args(argv)
 
-    from formcoach.data.convert import QUESTION
-    from formcoach.data.video import probe
+    from formcoach.inference.asking import ask
     from formcoach.inference.runs import newest_run
 
-    probe(args.video_path)  # a wrong path is told before a model is loaded
-    model_path = args.model_path or newest_run()
-    predictor = load_once(args, model_path)()
-    question = args.prompt or QUESTION
-    clip = predictor.read(args.video_path)
-    stream = sys.stdout.isatty() and not args.json
-    start = time.perf_counter()
-    answer = predictor.answer(clip, question, predictor.terminal_streamer() if stream else None)
-    if args.json:
-        told = {"model": str(model_path), "video": str(args.video_path), "prompt": question, "prediction": answer}
-        told |= {"duration": clip.duration, "frames": clip.indices, "seconds": round(time.perf_counter() - start, 3)}
-        print(json.dumps(told, ensure_ascii=False))
-    elif not stream:
-        print(answer)
+    ask(args, newest_run)
     return 0
 
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from formcoach.command import positive
 
@@ -41,6 +41,30 @@ def add_model_flags(parser: argparse.ArgumentParser, default: str) -> None:
     add_flag(
         parser, "--max_new_tokens", type=positive, default=MAX_NEW_TOKENS, metavar="N", help="default: %(default)s"
     )
+
+
+def add_clip_flags(parser: argparse.ArgumentParser, what: str, *, required: bool = False) -> None:
+    """Add `--video_path`, `--prompt` and `--json`.
+
+    Args:
+        parser: of the command.
+        what: the clips are to the command, for its help.
+        required: whether the command needs a clip.
+    """
+    add_flag(
+        parser,
+        "--video_path",
+        required=required,
+        type=Path,
+        nargs="+",
+        action="extend",
+        metavar="PATH",
+        help=f"{what}; a folder stands for all clips below it",
+    )
+    add_flag(
+        parser, "--prompt", metavar="TEXT", help="what is asked about them (default: the question of the training)"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each of them, one a line")
 
 
 def add_test_flags(parser: argparse.ArgumentParser) -> None:
@@ -80,14 +104,18 @@ def load_once(
 
     @cache
     def load() -> "Predictor":
+        model, processor = _load(args, str(model_path))
         from formcoach.inference.predict import Predictor
-        from formcoach.models import load_model
 
-        named = {"device": args.device, "quantization": args.quantization}
-        if args.base_model:
-            model, processor = load_model(args.base_model, adapter=str(model_path), **named)
-        else:
-            model, processor = load_model(str(model_path), **named)
         return Predictor(model, processor, max_new_tokens=args.max_new_tokens, batch_size=batch_size)
 
     return load
+
+
+def _load(args: argparse.Namespace, model_path: str) -> tuple[Any, Any]:
+    from formcoach.models import load_model
+
+    named = {"device": args.device, "quantization": args.quantization}
+    if args.base_model:
+        return load_model(args.base_model, adapter=model_path, **named)
+    return load_model(model_path, **named)

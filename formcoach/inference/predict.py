@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from peft import PeftModel
@@ -17,16 +17,34 @@ from transformers import BatchFeature, TextStreamer
 from formcoach.data.annotations import Conversation
 from formcoach.data.collate import collate_prompts
 from formcoach.data.video import Clip, read_clip
-from formcoach.errors import UserError
+from formcoach.errors import ClipError, UserError
 from formcoach.inference.options import MAX_NEW_TOKENS
 from formcoach.inference.predictions import FAILED, Prediction
+
+Item = TypeVar("Item")
+Ready = TypeVar("Ready")
 
 _DECODERS = 2  # threads that read clips while the model runs
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """A question about a clip, as the model takes it.
+
+    Args:
+        inputs: the processor's.
+        duration: seconds of the clip.
+        indices: which of its frames the model looks at.
+    """
+
+    inputs: BatchFeature
+    duration: float
+    indices: list[int]
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """A clip on its way to the model: its inputs, or why there are none."""
+    """A record on its way to the model: its inputs, or why there are none."""
 
     record: Conversation
     inputs: BatchFeature | None
@@ -74,15 +92,39 @@ class Predictor:
         """
         return read_clip(path, self.processor.select_frames, self.reader)
 
-    def answer(self, clip: Clip, question: str, streamer: Any = None) -> str:
-        """Return the answer to a question about one clip.
+    def prompt(self, clip: Clip, question: str) -> Prompt:
+        """Return a question about a clip from `read`.
+
+        Raises:
+            UserError: the question contains one of the model's control tokens.
+        """
+        return Prompt(self.processor(clip.frames, question, clip.duration), clip.duration, clip.indices)
+
+    def prompts(self, paths: Sequence[str | Path], question: str) -> Iterator[Prompt | ClipError]:
+        """Yield a question about each clip in turn, or why the clip cannot be read; the next are decoded meanwhile.
+
+        Raises:
+            UserError: see `prompt`.
+        """
+
+        def prompt(path: str | Path) -> Prompt | ClipError:
+            try:
+                return self.prompt(self.read(path), question)
+            except ClipError as problem:
+                return problem
+            except OSError as problem:  # of the disk, after the clip was opened
+                return ClipError(path, f"may not be read ({problem.strerror})")
+
+        return _ahead(paths, prompt, _DECODERS + 1)
+
+    def answer(self, prompt: Prompt, streamer: Any = None) -> str:
+        """Return the answer to one question.
 
         Args:
-            clip: from `read`.
-            question: what is asked.
+            prompt: from `prompt` or `prompts`.
             streamer: a transformers streamer that is given the answer's tokens as they come.
         """
-        return self._generate([self.processor(clip.frames, question, clip.duration)], streamer)[0]
+        return self._generate([prompt.inputs], streamer)[0]
 
     def terminal_streamer(self) -> TextStreamer:
         """Return a streamer that prints the answer while it is written."""
@@ -104,8 +146,7 @@ class Predictor:
         start = time.perf_counter()
         inputs = error = None
         try:
-            clip = read(record)
-            inputs = self.processor(clip.frames, record.question, clip.duration)
+            inputs = self.prompt(read(record), record.question).inputs
         except (UserError, OSError) as problem:
             error = str(problem)
         return Prepared(record, inputs, error, time.perf_counter() - start)
@@ -148,15 +189,13 @@ class Predictor:
         return [self.processor.decode(row) for row in ids[:, inputs["input_ids"].shape[1] :]]
 
 
-def _ahead(
-    records: Iterable[Conversation], prepare: Callable[[Conversation], Prepared], window: int
-) -> Iterator[Prepared]:
-    """Yield the prepared records in order, at most `window` of them being or waiting ready."""
+def _ahead(items: Iterable[Item], prepare: Callable[[Item], Ready], window: int) -> Iterator[Ready]:
+    """Yield the prepared items in order, at most `window` of them being or waiting ready."""
     pool = ThreadPoolExecutor(_DECODERS)
-    waiting: deque[Future[Prepared]] = deque()
+    waiting: deque[Future[Ready]] = deque()
     try:
-        for record in records:
-            waiting.append(pool.submit(prepare, record))
+        for item in items:
+            waiting.append(pool.submit(prepare, item))
             if len(waiting) >= window:
                 yield waiting.popleft().result()
         while waiting:

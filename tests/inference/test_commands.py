@@ -38,7 +38,7 @@ def test_one_clip(adapter, clips, predictor, capsys):
     clip = clips[0] / clips[1][3].video
     asked = ["--model_path", str(adapter.parent), "--video_path", str(clip), "--prompt", "What is wrong?"]
     command("infer_qved")([*asked, "--max-new-tokens", "12"])
-    expected = predictor.answer(predictor.read(clip), "What is wrong?")
+    expected = predictor.answer(predictor.prompt(predictor.read(clip), "What is wrong?"))
     assert capsys.readouterr().out == expected + "\n"
     command("infer_qved")([*asked, "--max_new_tokens", "12", "--json"])
     told = json.loads(capsys.readouterr().out)
@@ -136,6 +136,9 @@ def test_report_from_files(adapter, flags, tmp_path, capsys):
         ("test_inference", ["--model_path", "x", "--test_json", "no.jsonl"], "error: no.jsonl: no such file"),
         ("test_inference", ["--compare", "--output", "x"], "--output names one model's file"),
         ("base_model_inference", ["--model_path", "x", "--prompt", "?"], "--prompt and --json need --video_path"),
+        ("base_model_inference", ["--video_path", "a.mp4", "--limit", "2"], "--limit is about the test split"),
+        ("base_model_inference", ["--video_path", "a.mp4", "--data-path", "x"], "--data_path is about the test split"),
+        ("base_model_inference", ["--video_path", "empty.mp4"], "error: empty.mp4: is empty (0 bytes)"),
         ("generate_test_report", ["--predictions", "no.jsonl"], "error: no.jsonl: no such file"),
     ],
 )

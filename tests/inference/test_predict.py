@@ -33,7 +33,7 @@ def test_batches_and_single_clips_give_the_same_answers(predictor, clips):
     texts = [prediction.prediction for prediction in answers(predictor, clips, batch_size=4)]
     assert [prediction.prediction for prediction in answers(predictor, clips, batch_size=1)] == texts
     root, records = clips
-    single = predictor.answer(predictor.read(root / records[2].video), records[2].question)
+    single = predictor.answer(predictor.prompt(predictor.read(root / records[2].video), records[2].question))
     assert single == texts[2]
 
 
