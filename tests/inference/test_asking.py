@@ -25,8 +25,8 @@ QUESTION = "What is wrong?"
 def folder(clips, tmp_path):
     """Clips 0 to 3 as `2.mp4`, `10.mp4`, `20.mp4`, `100.mp4`."""
     root, records = clips
+    (tmp_path / "clips").mkdir()
     for number, record in zip((2, 10, 20, 100), records, strict=False):
-        (tmp_path / "clips").mkdir(exist_ok=True)
         (tmp_path / f"clips/{number}.mp4").symlink_to(root / record.video)
     return tmp_path / "clips"
 
@@ -55,10 +55,8 @@ def alone(predictor, path):
 def damage(path):
     """Leave the clip's index whole and make its pictures unreadable; return the path."""
     data = bytearray(path.read_bytes())
-    begin = data.index(b"mdat") + 4
-    data[begin : len(data)] = bytes(len(data) - begin) if data.index(b"moov") < begin else data[begin:]
-    if data.index(b"moov") > begin:
-        data[begin : data.index(b"moov") - 4] = bytes(data.index(b"moov") - 4 - begin)
+    begin, end = data.index(b"mdat") + 4, data.index(b"moov") - 4  # PyAV writes the index behind the pictures
+    data[begin:end] = bytes(end - begin)
     path.unlink()
     path.write_bytes(data)
     return path
