@@ -6,8 +6,8 @@ from pathlib import Path
 
 import psutil
 
+from formcoach.processes import Place
 from formcoach.training.memory import CUDA_CONTEXT
-from formcoach.training.processes import Place
 
 # Of a container: version 2 of control groups, and version 1.
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))

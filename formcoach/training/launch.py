@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from formcoach.command import EXIT_USER_ERROR, command_parser, importing
+from formcoach import processes
+from formcoach.command import command_parser, importing
 from formcoach.config import PROJECT
 from formcoach.errors import UserError
-from formcoach.training import processes
 from formcoach.training.flags import add_training_flags, refuse_model_parallelism
 
 if TYPE_CHECKING:
@@ -40,24 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         prepared = _prepare(args, place, began)
     except (UserError, KeyboardInterrupt) as error:
-        return _tell_once(error, place, processes.PATIENCE)
+        return processes.tell_once(error, place, processes.PATIENCE)
     if prepared is not None:
         from formcoach.training.run import train
 
         try:
             train(prepared)
         except UserError as error:
-            return _tell_once(error, place, processes.SHORT_PATIENCE)
+            return processes.tell_once(error, place, processes.SHORT_PATIENCE)
     return 0
-
-
-def _tell_once(error: UserError | KeyboardInterrupt, place: processes.Place, patience: float) -> int:
-    """Let the first process of each machine tell an error that all may have found; an interrupt, the first of all."""
-    if place.rank == 0 or (place.local_rank == 0 and isinstance(error, UserError)):
-        raise error
-    if isinstance(error, UserError) and not processes.first_process_tells(patience):
-        raise error
-    return EXIT_USER_ERROR
 
 
 def _prepare(args: argparse.Namespace, place: processes.Place, began: float) -> "Prepared | None":

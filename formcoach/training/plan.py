@@ -18,12 +18,12 @@ from formcoach.files import read_json, why_unwritable
 from formcoach.models import default_model, recipe_for, resolve_checkpoint
 from formcoach.models.adapters import fingerprint
 from formcoach.models.location import is_adapter, locate
+from formcoach.processes import Place
 from formcoach.training import resumption, run_directory
 from formcoach.training.batches import Batches, BatchSettings, Packing
 from formcoach.training.headers import Headers
 from formcoach.training.liger import check_liger
 from formcoach.training.preflight import NAMED, Opened, open_clips
-from formcoach.training.processes import Place
 from formcoach.training.sharding import choose_deepspeed
 from formcoach.training.trackers import check_trackers
 

@@ -21,7 +21,8 @@ from formcoach.command import EXIT_USER_ERROR
 from formcoach.errors import UserError
 from formcoach.files import write_json
 from formcoach.models import family_of, sizes_for
-from formcoach.training import processes, resumption, run_directory
+from formcoach.processes import leave_group
+from formcoach.training import process_group, resumption, run_directory
 from formcoach.training.batches import Batches
 from formcoach.training.callbacks import Rhythm, RunReport, clock, peak_memory
 from formcoach.training.inputs import Inputs, check_clips, make_inputs
@@ -77,7 +78,7 @@ def prepare(plan: Plan) -> Prepared:
     """
     report = RunReport(plan.run, plan.place.rank == 0, plan.config.report_to, plan.config.as_dict())
     _quiet()
-    processes.name_accelerator(plan.cuda)
+    process_group.name_accelerator(plan.cuda)
     for line in (*plan.notices, *_augmentation_lines(plan)):
         report.say(line)
     set_seed(plan.config.seed)
@@ -106,7 +107,7 @@ def train(prepared: Prepared) -> None:
         trainer = _trainer(prepared)
         output = trainer.train(str(plan.resume.folder / resumption.FOLDER) if plan.resume is not None else None)
         _close(prepared, trainer, output.metrics["train_runtime"])
-    processes.leave_group()
+    leave_group()
 
 
 def _augmentation_lines(plan: Plan) -> list[str]:
@@ -185,7 +186,7 @@ def _trainer(prepared: Prepared) -> CoachTrainer:
     plan, report, inputs = prepared.plan, prepared.report, prepared.inputs
     model, processor = prepared.model, prepared.processor
     if plan.config.deepspeed is not None:
-        processes.prepare_deepspeed(plan.place, plan.cuda)
+        process_group.prepare_deepspeed(plan.place, plan.cuda)
     trainer = CoachTrainer(
         model=model,
         args=_arguments(plan, prepared.batches, inputs.workers),
@@ -276,7 +277,7 @@ def _one_line(plan: Plan, report: RunReport) -> Iterator[None]:
             raise
         raise UserError(f"no space left on the disk of {plan.run}; {_what_is_left(plan)}") from error
     except RuntimeError as error:
-        if not processes.is_lost_connection(error):
+        if not process_group.is_lost_connection(error):
             raise
         if plan.place.rank != 0:
             sys.exit(EXIT_USER_ERROR)

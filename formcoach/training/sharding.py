@@ -9,7 +9,7 @@ from typing import Any
 from formcoach.config import PROJECT
 from formcoach.errors import UserError
 from formcoach.files import read_json
-from formcoach.training.processes import Place
+from formcoach.processes import Place
 
 SCRIPTS = PROJECT / "scripts"
 DEFAULT = SCRIPTS / "zero2.json"

@@ -1,4 +1,4 @@
-"""The processes of a training: one by default, more with NPROC_PER_NODE and NNODES or under `torchrun`."""
+"""The processes of a command: one by default, more with NPROC_PER_NODE and NNODES or under `torchrun`."""
 
 import os
 import signal
@@ -14,15 +14,14 @@ from typing import Any
 from formcoach.command import EXIT_USER_ERROR
 from formcoach.errors import UserError
 
-LOST_CONNECTION = ("onnection closed by peer", "onnection reset by peer", "roken pipe")  # of gloo
 PATIENCE = 60  # seconds that the other processes wait for the first one's error message
-SHORT_PATIENCE = 5  # the same during the training, where they work in step
+SHORT_PATIENCE = 5  # the same where they work in step
 MEETING = 600  # seconds that machines wait for each other, torchrun's own limit
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a process stands among those of the training.
+    """Where a process stands among those of the command.
 
     Args:
         rank: its number, from 0.
@@ -79,7 +78,7 @@ def wanted_processes() -> Wanted | None:
     """Return what NPROC_PER_NODE, NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT ask for.
 
     Returns:
-        None: nothing is to be started, this process trains.
+        None: nothing is to be started, this process does the work.
 
     Raises:
         UserError: one of them is wrong or missing.
@@ -180,7 +179,7 @@ def _torchrun_flags(wanted: Wanted) -> list[str]:
 
 
 class Companions:
-    """Keeps the machines of a training together: none outlives another's failure, and none leaves too early.
+    """Keeps the machines of a command together: none outlives another's failure, and none leaves too early.
 
     torchrun itself learns of another machine's end only where a network connection breaks, and NCCL's may take ten
     minutes. Its first machine keeps a store that the others read. Each machine notes there that it has failed, and
@@ -266,17 +265,38 @@ class Companions:
             return False
 
 
-def is_lost_connection(error: RuntimeError) -> bool:
-    """Tell whether an error only says that another process has ended; that one tells why."""
-    return any(text in str(error) for text in LOST_CONNECTION)
-
-
 def interrupt_on_terminate() -> None:
-    """Let SIGTERM end the training as Ctrl-C does."""
+    """Let SIGTERM end the command as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def first_process_tells(patience: float = PATIENCE) -> bool:
+def tell_once(error: UserError | KeyboardInterrupt, where: Place, patience: float) -> int:
+    """Let the first process of each machine tell an error that all may have found; an interrupt, the first of all.
+
+    Args:
+        error: what ended this process.
+        where: this process.
+        patience: seconds that the others wait for the first one.
+
+    Returns:
+        The exit code of a process that has nothing to tell.
+    """
+    if where.rank == 0 or (where.local_rank == 0 and isinstance(error, UserError)):
+        raise error
+    if isinstance(error, UserError) and not _first_process_tells(patience):
+        raise error
+    return EXIT_USER_ERROR
+
+
+def leave_group() -> None:
+    """Leave the process group, if there is one."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _first_process_tells(patience: float) -> bool:
     """Wait for the first process to report an error that all have found; it ends the others, quietly.
 
     Args:
@@ -290,39 +310,3 @@ def first_process_tells(patience: float = PATIENCE) -> bool:
     except KeyboardInterrupt:
         return True
     return False
-
-
-def name_accelerator(cuda: bool) -> None:
-    """Tell DeepSpeed what it computes on; other libraries import it too, and it would look around and warn."""
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
-
-
-def prepare_deepspeed(where: Place, cuda: bool) -> None:
-    """Make the process ready for DeepSpeed without its own launcher, MPI or a free port.
-
-    Args:
-        where: this process; a single one talks to nobody, so it needs no address.
-        cuda: whether it has a GPU.
-    """
-    if where.count == 1:
-        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-        os.environ.update(alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"})
-    import deepspeed.ops
-    import torch
-
-    if not cuda:
-        # DeepSpeed would compile a shared-memory all-reduce for CPUs at the first start: half a minute and a C++
-        # compiler for something that one process does not need and gloo does as well. Its `ops` module keeps what is
-        # available in this attribute and says that edits of it persist.
-        deepspeed.ops.__compatible_ops__ = {}
-    if where.count == 1:
-        backend = "nccl" if cuda else "gloo"
-        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
-
-
-def leave_group() -> None:
-    """Leave the process group, if there is one."""
-    import torch
-
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
