@@ -21,7 +21,7 @@ from formcoach.training.workload import (
 LOGIT_BYTES = 12
 # Measured as well: for a token and an inner channel of the feed-forward part, how many gradients its backward pass
 # holds; for a pair of tokens and a head, the bytes of those of attention weights; for a pixel of a frame's side, what
-# oneDNN's convolution in bfloat16 takes, for few frames as for many.
+# oneDNN's convolution in bfloat16 takes on CPUs with AMX, for few frames as for many; on others it takes none of it.
 GRADIENTS = 2.5
 EAGER_GRADIENT_BYTES = 6
 CONVOLUTION_BYTES = 463_000

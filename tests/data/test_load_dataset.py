@@ -247,6 +247,7 @@ def test_other_content_than_listed_is_refused(publish, load, hub, tmp_path):
 
 
 def start(hub, tmp_path, *arguments):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
     return subprocess.Popen(
         [sys.executable, str(COMMAND), "--repo", REPO, "--dataset-dir", "dataset", *arguments],
         env=hub.environment(tmp_path),

@@ -38,7 +38,7 @@ def test_outputs_and_gradients_are_those_of_peft(dropout, autocast) -> None:
         results.append([output, inputs.grad, *gradients])
     for one, other in zip(*results, strict=True):
         limit = 0.03 * other.abs().max().item() if autocast else 1e-5
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=limit)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=limit)  # sums in another order
 
 
 def test_what_is_saved_and_the_base_alone_stay_the_same() -> None:
