@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +14,7 @@ from typing import Any
 from formcoach.command import EXIT_USER_ERROR
 from formcoach.errors import UserError
 
+LOST_CONNECTION = ("onnection closed by peer", "onnection reset by peer", "roken pipe")  # of gloo
 PATIENCE = 60  # seconds that the other processes wait for the first one's error message
 SHORT_PATIENCE = 5  # the same where they work in step
 MEETING = 600  # seconds that machines wait for each other, torchrun's own limit
@@ -104,6 +105,28 @@ def _number(name: str, default: int, accepted: range, what: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) not in accepted:
         raise UserError(f"{name}={text} is not {what}")
     return int(text)
+
+
+def in_processes(work: Callable[[Place], int], script: str, arguments: Sequence[str]) -> int:
+    """Do a command's work in as many processes as NPROC_PER_NODE asks for, or in this one, and return the exit code.
+
+    Args:
+        work: what each process does.
+        script: the command's file, started again for several processes.
+        arguments: of the command line.
+
+    Raises:
+        UserError: see `wanted_processes` and `run_processes`, or raised by `work`.
+    """
+    wanted = wanted_processes()
+    if wanted is not None:
+        return run_processes(wanted, script, arguments)
+    interrupt_on_terminate()
+    where = place()
+    try:
+        return work(where)
+    except (UserError, KeyboardInterrupt) as error:
+        return tell_once(error, where, PATIENCE)
 
 
 def run_processes(wanted: Wanted, script: str, arguments: Sequence[str]) -> int:
@@ -263,6 +286,11 @@ class Companions:
             return not self._store.check([self.FAILED])
         except RuntimeError:
             return False
+
+
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Tell whether an error only says that another process has ended; that one tells why."""
+    return any(text in str(error) for text in LOST_CONNECTION)
 
 
 def interrupt_on_terminate() -> None:

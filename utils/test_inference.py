@@ -1,13 +1,17 @@
 """Answer the held-out test split with a tuned model, with its base too if asked, and score the answers."""
 
+import argparse
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from formcoach.command import command_parser, run
 from formcoach.config import DEFAULT_WORK_DIR
+from formcoach.errors import UserError
 from formcoach.inference.options import add_flag, add_model_flags, add_score_flags, add_test_flags
+from formcoach.processes import Place, in_processes
 
 if TYPE_CHECKING:
     from formcoach.evaluation.evaluate import TestSet
@@ -18,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = command_parser(__doc__, "python utils/test_inference.py --model_path work_dirs/my_run --compare")
     add_model_flags(parser, "the newest run")
+    add_flag(parser, "--hf_repo", metavar="REPO", help="a model on the hub, owner/name[@revision], for --model_path")
     add_flag(
         parser,
         "--work_dir",
@@ -38,33 +43,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="real",
         help="what the model sees: the clip, mid-grey frames, or another clip (controls; default: %(default)s)",
     )
-    args = parser.parse_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(arguments)
     if args.output and (args.output_dir or args.compare):
         parser.error("--output names one model's file; use --output_dir for both, or leave --compare out")
+    if args.hf_repo and args.model_path:
+        parser.error("--hf_repo and --model_path both name the model; leave one of them out")
+    return in_processes(lambda where: _evaluate(args, where), __file__, arguments)
 
+
+def _evaluate(args: argparse.Namespace, where: Place) -> int:
+    """Answer the test split together with the other processes, if there are some; the first one scores the answers."""
     from formcoach.evaluation.checkpoint import Checkpoint
     from formcoach.evaluation.evaluate import answer_test_set, common_clips, present, read_test_set, refuse_failures
     from formcoach.evaluation.reports import write_reports
+    from formcoach.inference.group import group_of
     from formcoach.inference.options import load_once
-    from formcoach.inference.runs import newest_run
 
-    if args.model_path is None:
-        args.model_path = str(newest_run(args.work_dir))
-        print(f"model: {args.model_path} (the newest run; --model_path names another)", flush=True)
+    model_path = _model_path(args, where)
     test_set = read_test_set(args.test_json, args.data_path, args.limit)
-    checkpoint = Checkpoint.find(args.model_path, args.base_model)
+    checkpoint = Checkpoint.find(model_path, args.base_model)
     folder = args.output_dir or checkpoint.results
     control = "" if args.frames == "real" else f".{args.frames}"
     files = {"tuned": args.output or folder / f"test_predictions{control}.jsonl"}
     if args.compare:
         checkpoint.require_adapter()
         files = {"base": folder / f"base_predictions{control}.jsonl"} | files
-    load = load_once(args, args.model_path, args.batch_size)
+    load = load_once(args, model_path, args.batch_size)
     answers: dict[str, list[Prediction]] = {}
-    for name, path in files.items():
-        is_base = name == "base"
-        settings = checkpoint.settings(test_set, args.frames, args, base=is_base)
-        answers[name] = answer_test_set(path, settings, test_set, load, base=is_base)
+    with group_of(where) as group:
+        for name, path in files.items():
+            is_base = name == "base"
+            settings = checkpoint.settings(test_set, args.frames, args, base=is_base)
+            answers[name] = answer_test_set(path, settings, test_set, load, base=is_base, group=group)
+    if where.rank > 0:
+        return 0
     scores = None if args.output else folder / f"scores{control}.json"
     common = common_clips(answers)
     evaluation = present(common, scores, embed=not args.no_bert)
@@ -75,9 +88,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         written |= {"report": page, "spreadsheet": sheet}
     for name, path in written.items():
         print(f"{name}: {path}")
-    print(f"ask about a clip: {_next_command(args.model_path, test_set)}")
+    print(f"ask about a clip: {_next_command(model_path, test_set)}")
     refuse_failures(answers)
     return 0
+
+
+def _model_path(args: argparse.Namespace, where: Place) -> str:
+    """Return the model that `--model_path` or `--hf_repo` names, else the newest run."""
+    from formcoach.inference.runs import newest_run
+    from formcoach.models.hub import HubName
+
+    if args.hf_repo and HubName.parse(args.hf_repo) is None:
+        raise UserError(f"--hf_repo {args.hf_repo} is not owner/name[@revision]; --model_path names what is on a disk")
+    if args.hf_repo or args.model_path:
+        return args.hf_repo or args.model_path
+    found = str(newest_run(args.work_dir))
+    if where.rank == 0:
+        print(f"model: {found} (the newest run; --model_path names another)", flush=True)
+    return found
 
 
 def _next_command(model_path: str, test_set: "TestSet") -> str:

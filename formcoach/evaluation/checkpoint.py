@@ -6,7 +6,8 @@ from typing import Any
 
 from formcoach.errors import UserError
 from formcoach.evaluation.evaluate import TestSet
-from formcoach.inference.predictions import Settings, checkpoint_fingerprint, records_fingerprint
+from formcoach.inference.fingerprints import checkpoint_fingerprint
+from formcoach.inference.kept_answers import Settings
 from formcoach.models.location import RUN_SETTINGS, Location, locate
 
 RESULTS = Path("results")
@@ -74,7 +75,6 @@ class Checkpoint:
             model=self.location.name if base else self.named,
             fingerprint=checkpoint_fingerprint(folders),
             test_file=str(test_set.file),
-            test_sha256=records_fingerprint(test_set.records, test_set.root),
             max_new_tokens=args.max_new_tokens,
             frames=frames,
             precision=f"{args.quantization or 'as stored'} on {args.device}",

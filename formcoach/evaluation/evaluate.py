@@ -11,8 +11,11 @@ from formcoach.data.annotations import PREPARE, Conversation, read_conversations
 from formcoach.errors import UserError
 from formcoach.evaluation.report import example_text, score_table, worse_text, write_scores
 from formcoach.evaluation.scores import Evaluation, evaluate
+from formcoach.inference.fingerprints import clip_sources
 from formcoach.inference.frames import frames_of
-from formcoach.inference.predictions import FAILED, Prediction, Settings, complete_predictions, kept_ids
+from formcoach.inference.group import ALONE, Group
+from formcoach.inference.kept_answers import Questions, Settings, aside, complete_predictions, kept_answers
+from formcoach.inference.predictions import FAILED, Prediction
 
 if TYPE_CHECKING:
     from formcoach.inference.predict import Predictor
@@ -55,7 +58,13 @@ def read_test_set(file: Path, root: Path, limit: int | None = None) -> TestSet:
 
 
 def answer_test_set(
-    path: Path, settings: Settings, test_set: TestSet, load: Callable[[], "Predictor"], *, base: bool
+    path: Path,
+    settings: Settings,
+    test_set: TestSet,
+    load: Callable[[], "Predictor"],
+    *,
+    base: bool,
+    group: Group = ALONE,
 ) -> list[Prediction]:
     """Return all answers that `path` holds at the end; what it holds already is not asked again.
 
@@ -65,20 +74,36 @@ def answer_test_set(
         test_set: the questions.
         load: gives the model; called only if a clip has no answer yet.
         base: whether the base model answers (adapter off).
+        group: the processes that share the work; the first one speaks.
+
+    Raises:
+        UserError: `path` holds something else, or another process has ended.
     """
     name = "base" if base else "tuned"
-    reused = len(kept_ids(path, settings) & {record.id for record in test_set.wanted})
+    sources = clip_sources(test_set.records, test_set.root, settings.frames)
+    questions = Questions(settings, test_set.records, test_set.wanted, sources)
+    kept = kept_answers(path, questions)
+
+    def say(line: str) -> None:
+        if group.is_first:
+            print(f"{name}: {line}", flush=True)
+
+    if kept.replaced is not None:
+        changed = ", ".join(kept.replaced.differing(settings))
+        say(f"the answers in {path} are under other settings ({changed}) and will be moved to {aside(path).name}")
+    reused = sum(kept.has(record.id) for record in test_set.wanted)
     if reused:
-        print(f"{name}: {reused} of {len(test_set.wanted)} answers are in {path} already", flush=True)
+        say(f"{reused} of {len(test_set.wanted)} answers are in {path} already")
 
     def answer(todo: list[Conversation]) -> Iterator[Prediction]:
         predictor = load()
         read = frames_of(settings.frames, test_set.root, test_set.records, predictor.processor, predictor.reader)
-        print(f"{name}: answering {len(todo)} clips", flush=True)
+        say(f"answering {len(todo)} clips" + (f", one of {group.count} shares" if group.count > 1 else ""))
         with predictor.base() if base else nullcontext():
-            yield from progress(predictor.predict(todo, read), len(todo), f"clips answered ({name})")
+            answers = predictor.predict(todo, read)
+            yield from progress(answers, len(todo), f"clips answered ({name})") if group.is_first else answers
 
-    return complete_predictions(path, settings, test_set.records, test_set.wanted, answer)
+    return complete_predictions(path, questions, kept, answer, group)
 
 
 def common_clips(answers: Mapping[str, Sequence[Prediction]]) -> dict[str, list[Prediction]]:

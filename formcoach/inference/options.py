@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formcoach.command import positive
+from formcoach.errors import UserError
+from formcoach.processes import place
 
 if TYPE_CHECKING:
     from formcoach.inference.predict import Predictor
@@ -113,9 +115,19 @@ def load_once(
 
 
 def _load(args: argparse.Namespace, model_path: str) -> tuple[Any, Any]:
+    from torch import OutOfMemoryError
+
+    from formcoach.inference.group import device_of
     from formcoach.models import load_model
 
-    named = {"device": args.device, "quantization": args.quantization}
-    if args.base_model:
-        return load_model(args.base_model, adapter=model_path, **named)
-    return load_model(model_path, **named)
+    device = device_of(args.device, place())
+    named = {"device": device, "quantization": args.quantization}
+    try:
+        if args.base_model:
+            return load_model(args.base_model, adapter=model_path, **named)
+        return load_model(model_path, **named)
+    except OutOfMemoryError:
+        raise UserError(
+            f"model {model_path}: the free memory of the GPU (--device {device}) does not hold it; end what else runs "
+            "there, or use --quantization nf4 or --device cpu"
+        ) from None

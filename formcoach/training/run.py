@@ -21,8 +21,8 @@ from formcoach.command import EXIT_USER_ERROR
 from formcoach.errors import UserError
 from formcoach.files import write_json
 from formcoach.models import family_of, sizes_for
-from formcoach.processes import leave_group
-from formcoach.training import process_group, resumption, run_directory
+from formcoach.processes import is_lost_connection, leave_group
+from formcoach.training import deepspeed_start, resumption, run_directory
 from formcoach.training.batches import Batches
 from formcoach.training.callbacks import Rhythm, RunReport, clock, peak_memory
 from formcoach.training.inputs import Inputs, check_clips, make_inputs
@@ -78,7 +78,7 @@ def prepare(plan: Plan) -> Prepared:
     """
     report = RunReport(plan.run, plan.place.rank == 0, plan.config.report_to, plan.config.as_dict())
     _quiet()
-    process_group.name_accelerator(plan.cuda)
+    deepspeed_start.name_accelerator(plan.cuda)
     for line in (*plan.notices, *_augmentation_lines(plan)):
         report.say(line)
     set_seed(plan.config.seed)
@@ -186,7 +186,7 @@ def _trainer(prepared: Prepared) -> CoachTrainer:
     plan, report, inputs = prepared.plan, prepared.report, prepared.inputs
     model, processor = prepared.model, prepared.processor
     if plan.config.deepspeed is not None:
-        process_group.prepare_deepspeed(plan.place, plan.cuda)
+        deepspeed_start.prepare_deepspeed(plan.place, plan.cuda)
     trainer = CoachTrainer(
         model=model,
         args=_arguments(plan, prepared.batches, inputs.workers),
@@ -277,7 +277,7 @@ def _one_line(plan: Plan, report: RunReport) -> Iterator[None]:
             raise
         raise UserError(f"no space left on the disk of {plan.run}; {_what_is_left(plan)}") from error
     except RuntimeError as error:
-        if not process_group.is_lost_connection(error):
+        if not is_lost_connection(error):
             raise
         if plan.place.rank != 0:
             sys.exit(EXIT_USER_ERROR)

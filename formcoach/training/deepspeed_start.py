@@ -1,15 +1,8 @@
-"""The process group of a training: DeepSpeed without its launcher, and how a lost companion shows."""
+"""DeepSpeed without its own launcher."""
 
 import os
 
 from formcoach.processes import Place
-
-LOST_CONNECTION = ("onnection closed by peer", "onnection reset by peer", "roken pipe")  # of gloo
-
-
-def is_lost_connection(error: RuntimeError) -> bool:
-    """Tell whether an error only says that another process has ended; that one tells why."""
-    return any(text in str(error) for text in LOST_CONNECTION)
 
 
 def name_accelerator(cuda: bool) -> None:
