@@ -1,7 +1,7 @@
 """Models on the held-out test split: from a test file to predictions, scores and what a command prints."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +11,11 @@ from formcoach.data.annotations import PREPARE, Conversation, read_conversations
 from formcoach.errors import UserError
 from formcoach.evaluation.report import example_text, score_table, worse_text, write_scores
 from formcoach.evaluation.scores import Evaluation, evaluate
+from formcoach.files import only_one
 from formcoach.inference.fingerprints import clip_sources
 from formcoach.inference.frames import frames_of
 from formcoach.inference.group import ALONE, Group
-from formcoach.inference.kept_answers import Questions, Settings, aside, complete_predictions, kept_answers
+from formcoach.inference.kept_answers import Kept, Questions, Settings, aside, complete_predictions, kept_answers
 from formcoach.inference.predictions import FAILED, Prediction
 
 if TYPE_CHECKING:
@@ -82,28 +83,48 @@ def answer_test_set(
     name = "base" if base else "tuned"
     sources = clip_sources(test_set.records, test_set.root, settings.frames)
     questions = Questions(settings, test_set.records, test_set.wanted, sources)
-    kept = kept_answers(path, questions)
 
     def say(line: str) -> None:
         if group.is_first:
             print(f"{name}: {line}", flush=True)
 
-    if kept.replaced is not None:
-        changed = ", ".join(kept.replaced.differing(settings))
-        say(f"the answers in {path} are under other settings ({changed}) and will be moved to {aside(path).name}")
-    reused = sum(kept.has(record.id) for record in test_set.wanted)
-    if reused:
-        say(f"{reused} of {len(test_set.wanted)} answers are in {path} already")
-
-    def answer(todo: list[Conversation]) -> Iterator[Prediction]:
+    def answer(share: list[Conversation]) -> Iterator[Prediction]:
         predictor = load()
         read = frames_of(settings.frames, test_set.root, test_set.records, predictor.processor, predictor.reader)
-        say(f"answering {len(todo)} clips" + (f", one of {group.count} shares" if group.count > 1 else ""))
         with predictor.base() if base else nullcontext():
-            answers = predictor.predict(todo, read)
-            yield from progress(answers, len(todo), f"clips answered ({name})") if group.is_first else answers
+            answers = predictor.predict(share, read)
+            yield from progress(answers, len(share), f"clips answered ({name})") if group.is_first else answers
 
-    return complete_predictions(path, questions, kept, answer, group)
+    with _alone_in(path.parent, group):
+        kept = kept_answers(path, questions)
+        _tell_kept(kept, path, questions, say)
+        todo = len(kept.missing(questions))
+        if todo:
+            load()  # or nothing is written
+            say(f"answering {todo} clips" + (f" in {group.count} processes" if group.count > 1 else ""))
+        return complete_predictions(path, questions, kept, answer, group)
+
+
+@contextmanager
+def _alone_in(folder: Path, group: Group) -> Iterator[None]:
+    """Let no other run write its answers to `folder` meanwhile, one that was left behind by a kill included.
+
+    Raises:
+        UserError: there is one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_one(folder, "answering a test set there") if group.is_first else nullcontext():
+        group.meet()
+        yield
+
+
+def _tell_kept(kept: Kept, path: Path, questions: Questions, say: Callable[[str], None]) -> None:
+    if kept.replaced is not None:
+        changed = ", ".join(kept.replaced.differing(questions.settings))
+        say(f"the answers in {path} are under other settings ({changed}) and will be moved to {aside(path).name}")
+    reused = sum(kept.has(record.id) for record in questions.wanted)
+    if reused:
+        say(f"{reused} of {len(questions.wanted)} answers are in {path} already")
 
 
 def common_clips(answers: Mapping[str, Sequence[Prediction]]) -> dict[str, list[Prediction]]:

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from formcoach import models
 from formcoach.data.annotations import write_conversations
 from formcoach.errors import UserError
 from formcoach.inference.predictions import read_predictions
@@ -54,6 +56,17 @@ def test_a_device_that_is_not_there(device, adapter, clips):
     clip = clips[0] / clips[1][0].video
     with pytest.raises(UserError, match=f"device '?{device}"):
         command("infer_qved")(["--model_path", str(adapter), "--video_path", str(clip), "--device", device])
+
+
+@pytest.mark.parametrize("name", ["infer_qved", "base_model_inference"])
+def test_no_free_memory_on_the_gpu(name, adapter, clips, monkeypatch):
+    def full(*_args, **_options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 14.20 GiB.")
+
+    monkeypatch.setattr(models, "load_model", full)
+    clip = clips[0] / clips[1][0].video
+    with pytest.raises(UserError, match=r"the free memory of the GPU .* does not hold it; .*--quantization nf4"):
+        command(name)(["--model_path", str(adapter), "--video_path", str(clip)])
 
 
 def test_test_split_with_both_models(adapter, flags, tmp_path, capsys):
@@ -134,6 +147,8 @@ def test_report_from_files(adapter, flags, tmp_path, capsys):
         ("infer_qved", ["--video_path", "a.mp4", "--max_new_tokens", "0"], "'0' is not a whole number from 1 up"),
         ("test_inference", ["--no-berth"], "unrecognized arguments: --no-berth"),
         ("test_inference", ["--model_path", "x", "--test_json", "no.jsonl"], "error: no.jsonl: no such file"),
+        ("test_inference", ["--model_path", "x", "--hf_repo", "a/b"], "--hf_repo and --model_path both name the model"),
+        ("test_inference", ["--hf_repo", "./run"], "error: --hf_repo ./run is not owner/name[@revision]"),
         ("test_inference", ["--compare", "--output", "x"], "--output names one model's file"),
         ("base_model_inference", ["--model_path", "x", "--prompt", "?"], "--prompt and --json need --video_path"),
         ("base_model_inference", ["--video_path", "a.mp4", "--limit", "2"], "--limit is about the test split"),

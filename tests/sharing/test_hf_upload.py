@@ -12,9 +12,13 @@ import sys
 import time
 
 import pytest
+from clip_scenes import film, scene
 from safetensors.torch import load_file, save_file
-from shared_model import BASE, COMMAND, PERSON
+from shared_model import BASE, COMMAND, PERSON, REPOSITORY
 
+from formcoach.data.annotations import Conversation, Turn, write_conversations
+
+TEST_SET = REPOSITORY / "utils" / "test_inference.py"
 ON_BASE = ("--base_model", "org/base")
 REPO = "coach-user/coach"
 ADAPTER_FILES = {
@@ -94,6 +98,20 @@ def test_an_adapter_arrives_and_answers_as_here(hub, upload, start, run_director
     assert files["adapter_model.safetensors"] == (checkpoint / "adapter_model.safetensors").read_bytes()
     assert str(BASE) in (checkpoint / "adapter_config.json").read_text()
     read_back(start, checkpoint)
+
+
+def test_a_test_set_is_answered_by_a_model_of_the_hub(hub, upload, start, run_directory, tmp_path):
+    assert upload("--model_path", run_directory, *ON_BASE, "--yes")[0] == 0
+    clip = film(tmp_path / "dataset" / "squats" / "1.mp4", scene(size=(64, 48), seconds=1))
+    turns = [Turn("human", "<image>\nWhat is wrong?"), Turn("gpt", "squats - too fast")]
+    write_conversations(tmp_path / "test.jsonl", [Conversation("1", f"squats/{clip.name}", turns, 1.0)])
+    flags = ["--test_json", tmp_path / "test.jsonl", "--data_path", tmp_path / "dataset", "--no-bert", "--compare"]
+    folder = tmp_path / "results"
+    process = start(TEST_SET, "--hf_repo", REPO, "--output_dir", folder, "--max_new_tokens", 4, *flags)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert {path.name for path in folder.iterdir()} >= {"base_predictions.jsonl", "test_predictions.jsonl"}
+    assert f"--model_path {REPO}" in output
 
 
 def test_uploading_the_same_again_changes_nothing(hub, upload, run_directory, edit):
