@@ -3,8 +3,10 @@
 #
 #   bash scripts/run_inference.sh --model_path work_dirs/qevd_fit_300k_internvideo2_5_r16 --limit 20
 #
-# Without --model_path: the newest run at WORK_DIR. DATASET_DIR and OUTPUT_DIR name clips and split files.
-# Arguments are those of utils/test_inference.py (see --help).
+# Without --model_path, or --hf_repo for a model on the hub: the newest run at WORK_DIR. DATASET_DIR and OUTPUT_DIR name
+# clips and split files. NPROC_PER_NODE: processes, one a GPU. A run that was stopped goes on with the same command.
+# Arguments are those of utils/test_inference.py (see --help there): --model_path | --hf_repo, --test_json, --data_path,
+# --output_dir, --device, --max_new_tokens, --base_model, --limit, --batch_size, --no-bert and more.
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
