@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from clip_scenes import film, scene
 from resized import resized_8b
+
+from formcoach.data.annotations import Conversation, Turn, write_conversations
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -88,3 +91,17 @@ def test_prepare(tmp_path):
     code, output, errors = benchmark("prepare.py", "--clips", 60, "--folder", tmp_path)
     assert code == 0, errors
     assert re.search(r"durations cached +\d+\.\d +\d+ +\d\.\d\d", output)
+
+
+def test_inference(tmp_path):
+    film(tmp_path / "1.mp4", scene(size=(64, 48), seconds=1))
+    turns = [Turn("human", "<image>\nWhat is wrong?"), Turn("gpt", "squats - too fast")]
+    records = [Conversation(str(number), "1.mp4", turns, 1.0) for number in range(5)]
+    write_conversations(tmp_path / "test.jsonl", records)
+    flags = ["--model_path", "tiny", "--test_json", tmp_path / "test.jsonl", "--data_path", tmp_path, "--device", "cpu"]
+    more = ["--max_new_tokens", 4, "--repeat", 1, "--batch_sizes", 2]
+    code, output, errors = benchmark("inference.py", *flags, *more)
+    assert code == 0, errors
+    assert "5 clips" in output
+    rows = re.findall(r"^ +(\d+) +\d+\.\d\d +\d+\.\d +(\d+\.\d\d)x +(\d+)$", output, re.MULTILINE)
+    assert [(size, different) for size, _, different in rows] == [("1", "0"), ("2", "0")]

@@ -24,6 +24,11 @@ from formcoach.inference.predictions import FAILED, Prediction
 Item = TypeVar("Item")
 Ready = TypeVar("Ready")
 
+BATCHES = {
+    "cpu": 16,
+    "cuda": 8,
+}  # clips; `benchmarks/inference.py` compares them; a GPU has the large model beside them
+
 _DECODERS = 2  # threads that read clips while the model runs
 
 
@@ -61,7 +66,7 @@ class Predictor:
         processor: that model's.
         reader: which library decodes the clips, see `formcoach.data.video.read_clip`.
         max_new_tokens: most tokens of an answer.
-        batch_size: clips that are answered together; None: 8, or 4 on a GPU, where the base is large.
+        batch_size: clips that are answered together; None: `default_batch`.
     """
 
     model: Any
@@ -69,6 +74,11 @@ class Predictor:
     reader: str = "auto"
     max_new_tokens: int = MAX_NEW_TOKENS
     batch_size: int | None = None
+
+    @property
+    def default_batch(self) -> int:
+        """Clips that are answered together unless told otherwise: fewer on a GPU, which holds the large model too."""
+        return 8 if self.model.device.type == "cuda" else 16  # see `benchmarks/inference.py`
 
     @property
     def has_adapter(self) -> bool:
@@ -137,7 +147,7 @@ class Predictor:
             records: the questions.
             read: gives the frames of a record's clip, see `formcoach.inference.frames`; called in threads.
         """
-        size = self.batch_size or (4 if self.model.device.type == "cuda" else 8)
+        size = self.batch_size or self.default_batch
         prepared = _ahead(records, lambda record: self._prepare(record, read), 2 * size)
         while batch := list(islice(prepared, size)):
             yield from self._answer_batch(batch)
