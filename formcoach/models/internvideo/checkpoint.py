@@ -4,19 +4,18 @@ Original weights are renamed and regrouped while transformers streams them from 
 no second copy in memory or on disk.
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig
 
 from formcoach.errors import UserError
 from formcoach.files import read_json
+from formcoach.models.conversion import counterparts
 from formcoach.models.internvideo.configuration import InternVideoConfig
-from formcoach.models.internvideo.conversion import counterparts, expected_shapes
+from formcoach.models.internvideo.conversion import CONVERSIONS
 from formcoach.models.internvideo.modeling import UNUSED_TENSORS, InternVideoForConditionalGeneration
 from formcoach.models.internvideo.original import (
     ORIGINAL_TYPE,
@@ -28,22 +27,11 @@ from formcoach.models.internvideo.processor import IMAGE_TOKEN, SETTINGS_FILE, I
 from formcoach.models.internvideo.sizes import read_sizes
 from formcoach.models.internvideo.tokenizer import load_tokenizer
 from formcoach.models.layout import Counterpart, Layout
+from formcoach.models.opening import check_tensors, check_vocabulary, empty_model, leave_odd_widths_unpacked
 from formcoach.models.precision import Precision
-from formcoach.models.weights import DTYPES, REMEDY, Header, read_headers, weight_files
+from formcoach.models.weights import REMEDY, read_headers, weight_files
 
 UNQUANTISED = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
-
-
-def _leave_odd_widths_unpacked(model: torch.nn.Module) -> None:
-    """Keep bitsandbytes from repacking NF4 weights for the CPU that its kernel cannot take.
-
-    It needs multiples of 32 outputs and 64 inputs and crashes otherwise (bitsandbytes 0.50).
-    """
-    from bitsandbytes.nn import Linear4bit
-
-    for module in model.modules():
-        if isinstance(module, Linear4bit) and (module.out_features % 32 or module.in_features % 64):
-            module.support_avx512bf16_for_cpu = False
 
 
 def load_checkpoint(
@@ -64,7 +52,7 @@ def load_checkpoint(
         **precision.loading_arguments(UNQUANTISED, layout.dtype),
     )
     if precision.quantization == "nf4":
-        _leave_odd_widths_unpacked(model)
+        leave_odd_widths_unpacked(model)
     return model.eval(), processor
 
 
@@ -77,9 +65,9 @@ def open_checkpoint(folder: Path) -> Layout:
     """
     is_original, model, processor = _outline(folder)
     names = list(model.state_dict())
-    found = counterparts(names) if is_original else [Counterpart(name, (name,)) for name in names]
+    found = counterparts(names, CONVERSIONS) if is_original else [Counterpart(name, (name,)) for name in names]
     shards = weight_files(folder)
-    dtype = _check_tensors(folder, model, found, read_headers(shards))
+    dtype = check_tensors(folder, model, found, read_headers(shards), UNUSED_TENSORS, "an InternVideo2.5")
     return Layout(folder, is_original, model, processor, shards, dtype, {one.name: one for one in found})
 
 
@@ -108,35 +96,8 @@ def _outline(folder: Path) -> tuple[bool, InternVideoForConditionalGeneration, I
         config = _build_config(path, raw)
         processor = InternVideoProcessor.from_pretrained(folder)
         _check_processor(folder, processor, config)
-    _check_vocabulary(folder, processor, config)
-    return is_original, _empty_model(path, config), processor
-
-
-def _empty_model(path: Path, config: InternVideoConfig) -> InternVideoForConditionalGeneration:
-    """Return a model without weights, on torch's meta device.
-
-    Raises:
-        UserError: if its sizes do not fit together; `path` is named.
-    """
-    try:
-        with torch.device("meta"):
-            return InternVideoForConditionalGeneration(config)
-    except (KeyError, ValueError, AssertionError, RuntimeError) as error:
-        raise UserError(f"{path}: no model can be built of it ({' '.join(str(error).split())}). {REMEDY}") from None
-
-
-def _check_vocabulary(folder: Path, processor: InternVideoProcessor, config: InternVideoConfig) -> None:
-    """Refuse a tokenizer with tokens that the model has no embedding for.
-
-    Raises:
-        UserError: naming the token with the highest id.
-    """
-    token, number = max(processor.tokenizer.get_vocab().items(), key=lambda item: item[1])
-    if number >= config.text_config.vocab_size:
-        raise UserError(
-            f"{folder}: the tokenizer's {token!r} has the id {number}, but the model of config.json knows "
-            f"{config.text_config.vocab_size} tokens. {REMEDY}"
-        )
+    check_vocabulary(folder, processor, config)
+    return is_original, empty_model(InternVideoForConditionalGeneration, path, config), processor
 
 
 def generation_config(processor: InternVideoProcessor) -> GenerationConfig:
@@ -257,46 +218,3 @@ def _check_processor(folder: Path, processor: InternVideoProcessor, config: Inte
                 f"{folder / SETTINGS_FILE}: {name} is {found}, but the model of config.json has {fitting[name]}; "
                 "copy both files from the same checkpoint"
             )
-
-
-def _check_tensors(
-    folder: Path,
-    model: InternVideoForConditionalGeneration,
-    tensors: Sequence[Counterpart],
-    stored: Mapping[str, Header],
-) -> str:
-    """Compare the checkpoint's headers with what the model needs, before anything is loaded; return the weights' type.
-
-    Raises:
-        UserError: naming the first missing, surplus, misshapen or mistyped tensor.
-    """
-    wanted = expected_shapes(tensors, model.state_dict())
-    optional = {one.name for one in tensors if one.parts[0] in model.all_tied_weights_keys}
-    missing = [name for name in wanted if name not in stored and name not in optional]
-    surplus = [name for name in stored if name not in wanted and not UNUSED_TENSORS.match(name)]
-    used = {name: header for name, header in stored.items() if name in wanted}
-    misshapen = [name for name, header in used.items() if header.shape != wanted[name]]
-    mistyped = [name for name, header in used.items() if header.dtype not in DTYPES]
-    if missing:
-        raise UserError(f"{folder}: tensor {missing[0]} is missing{_more(missing)}. {REMEDY}")
-    if surplus:
-        raise UserError(
-            f"{folder}: tensor {surplus[0]} belongs to no part of an InternVideo2.5 model{_more(surplus)}. {REMEDY}"
-        )
-    if misshapen:
-        name = misshapen[0]
-        raise UserError(
-            f"{folder}: tensor {name} has shape {used[name].shape}, but config.json asks for {wanted[name]}"
-            f"{_more(misshapen)}. {REMEDY}"
-        )
-    if mistyped:
-        name = mistyped[0]
-        raise UserError(
-            f"{folder}: tensor {name} is {used[name].dtype}, not one of {', '.join(DTYPES.values())}"
-            f"{_more(mistyped)}. {REMEDY}"
-        )
-    return DTYPES[next(iter(used.values())).dtype]
-
-
-def _more(names: list[str]) -> str:
-    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

@@ -3,22 +3,13 @@
 The table is registered with transformers, which applies it while it streams the tensors from the shards.
 """
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
-from transformers.core_model_loading import (
-    Chunk,
-    ConversionOps,
-    WeightConverter,
-    WeightRenaming,
-    apply_converters,
-    apply_renamings,
-)
+from transformers.core_model_loading import Chunk, ConversionOps, WeightConverter
 
-from formcoach.models.layout import Counterpart
+from formcoach.models.conversion import renaming, renaming_inside
 
 
 class UngroupHeads(ConversionOps):
@@ -69,71 +60,34 @@ def _one(tensors: list[torch.Tensor] | torch.Tensor) -> torch.Tensor:
     return tensors[0] if isinstance(tensors, list) else tensors
 
 
-def _renaming(original: str, ours: str) -> WeightRenaming:
-    """Map names that start with `original` to names that start with `ours`, and back."""
-    return WeightRenaming("^" + original.replace(".", r"\."), "^" + ours.replace(".", r"\."))
-
-
-def _part(original: str, ours: str) -> WeightRenaming:
-    """Map `original` inside of names to `ours`, and back."""
-    return WeightRenaming(original.replace(".", r"\."), ours.replace(".", r"\."))
-
-
-# Original names -> ours. Renamings run in order, then at most one converter; saving runs all of it backwards.
+# Original names -> ours.
 CONVERSIONS = [
-    _renaming("vision_model.embeddings.class_embedding", "model.vision_tower.embeddings.cls_token"),
-    _renaming("vision_model.embeddings.position_embedding", "model.vision_tower.embeddings.position_embeddings"),
-    _renaming("vision_model.embeddings.patch_embedding.", "model.vision_tower.embeddings.patch_embeddings.projection."),
-    _renaming("vision_model.encoder.layers.", "model.vision_tower.encoder.layer."),
-    _part(".attn.proj.", ".attention.projection_layer."),
-    _part(".attn.q_norm.", ".attention.q_norm."),
-    _part(".attn.k_norm.", ".attention.k_norm."),
-    _part(".ls1", ".lambda_1"),
-    _part(".ls2", ".lambda_2"),
-    _part(".norm1.", ".layernorm_before."),
-    _part(".norm2.", ".layernorm_after."),
-    _renaming("mlp1.0.", "model.multi_modal_projector.layer_norm."),
-    _renaming("mlp1.1.", "model.multi_modal_projector.linear_1."),
-    _renaming("mlp1.3.", "model.multi_modal_projector.linear_2."),
-    _renaming("language_model.output.", "lm_head."),
-    _renaming("language_model.model.tok_embeddings.", "model.language_model.embed_tokens."),
-    _renaming("language_model.model.norm.", "model.language_model.norm."),
-    _renaming("language_model.model.layers.", "model.language_model.layers."),
-    _part(".attention_norm.", ".input_layernorm."),
-    _part(".ffn_norm.", ".post_attention_layernorm."),
-    _part(".attention.wo.", ".self_attn.o_proj."),
-    _part(".feed_forward.w1.", ".mlp.gate_proj."),
-    _part(".feed_forward.w2.", ".mlp.down_proj."),
-    _part(".feed_forward.w3.", ".mlp.up_proj."),
+    renaming("vision_model.embeddings.class_embedding", "model.vision_tower.embeddings.cls_token"),
+    renaming("vision_model.embeddings.position_embedding", "model.vision_tower.embeddings.position_embeddings"),
+    renaming("vision_model.embeddings.patch_embedding.", "model.vision_tower.embeddings.patch_embeddings.projection."),
+    renaming("vision_model.encoder.layers.", "model.vision_tower.encoder.layer."),
+    renaming_inside(".attn.proj.", ".attention.projection_layer."),
+    renaming_inside(".attn.q_norm.", ".attention.q_norm."),
+    renaming_inside(".attn.k_norm.", ".attention.k_norm."),
+    renaming_inside(".ls1", ".lambda_1"),
+    renaming_inside(".ls2", ".lambda_2"),
+    renaming_inside(".norm1.", ".layernorm_before."),
+    renaming_inside(".norm2.", ".layernorm_after."),
+    renaming("mlp1.0.", "model.multi_modal_projector.layer_norm."),
+    renaming("mlp1.1.", "model.multi_modal_projector.linear_1."),
+    renaming("mlp1.3.", "model.multi_modal_projector.linear_2."),
+    renaming("language_model.output.", "lm_head."),
+    renaming("language_model.model.tok_embeddings.", "model.language_model.embed_tokens."),
+    renaming("language_model.model.norm.", "model.language_model.norm."),
+    renaming("language_model.model.layers.", "model.language_model.layers."),
+    renaming_inside(".attention_norm.", ".input_layernorm."),
+    renaming_inside(".ffn_norm.", ".post_attention_layernorm."),
+    renaming_inside(".attention.wo.", ".self_attn.o_proj."),
+    renaming_inside(".feed_forward.w1.", ".mlp.gate_proj."),
+    renaming_inside(".feed_forward.w2.", ".mlp.down_proj."),
+    renaming_inside(".feed_forward.w3.", ".mlp.up_proj."),
     WeightConverter("attn.qkv", ["attention.q_proj", "attention.k_proj", "attention.v_proj"], [Chunk(0)]),
     WeightConverter("attention.wqkv", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], [UngroupHeads()]),
 ]
 
 register_checkpoint_conversion_mapping("InternVideoForConditionalGeneration", CONVERSIONS)
-
-
-def counterparts(ours: Iterable[str]) -> list[Counterpart]:
-    """Return the tensors of the original layout that hold the model's tensors `ours`."""
-    backwards = [conversion.reverse_transform() for conversion in reversed(CONVERSIONS)]
-    renamings = [entry for entry in backwards if isinstance(entry, WeightRenaming)]
-    converters = [entry for entry in backwards if isinstance(entry, WeightConverter)]
-    parts: dict[str, list[str]] = {}
-    splits: dict[str, ConversionOps | None] = {}
-    for name in ours:
-        fused, pattern = apply_converters(name, converters)
-        original = apply_renamings(fused, renamings)
-        parts.setdefault(original, []).append(name)
-        splits[original] = next(
-            (one.operations[0].reverse_op for one in converters if pattern in one.source_patterns), None
-        )
-    return [Counterpart(name, tuple(parts[name]), splits[name]) for name in parts]
-
-
-def expected_shapes(tensors: Iterable[Counterpart], ours: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a checkpoint's tensors, in which q, k and v lie one behind the other.
-
-    Args:
-        tensors: of the checkpoint.
-        ours: the model's; only their shapes count.
-    """
-    return {one.name: (sum(len(ours[part]) for part in one.parts), *ours[one.parts[0]].shape[1:]) for one in tensors}

@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers.utils.sentencepiece_model_pb2_new import ModelProto
 
 from formcoach.files import replacing_folder, write_json
+from formcoach.models.conversion import counterparts, expected_shapes
 from formcoach.models.internvideo.checkpoint import config_from_original
-from formcoach.models.internvideo.conversion import counterparts, expected_shapes
+from formcoach.models.internvideo.conversion import CONVERSIONS
 from formcoach.models.internvideo.modeling import InternVideoForConditionalGeneration
 from formcoach.models.internvideo.original import ORIGINAL_TYPE, OriginalConfig
 from formcoach.models.internvideo.processor import IMAGE_TOKEN
@@ -67,7 +68,7 @@ def write_random_checkpoint(
     image_token = config.llm_config.vocab_size - len(ADDED_TOKENS) + ADDED_TOKENS.index(IMAGE_TOKEN)
     with torch.device("meta"):
         ours = InternVideoForConditionalGeneration(config_from_original(folder, config, image_token)).state_dict()
-    shapes = expected_shapes(counterparts(ours), ours)
+    shapes = expected_shapes(counterparts(ours, CONVERSIONS), ours)
     with replacing_folder(folder) as temporary:
         write_json(temporary / "config.json", _config_json(config))
         write_tokenizer(temporary, config.llm_config.vocab_size)
