@@ -13,6 +13,7 @@ from transformers import GenerationConfig
 
 from formcoach.errors import UserError
 from formcoach.files import read_json
+from formcoach.models.clip_processor import SETTINGS_FILE
 from formcoach.models.conversion import counterparts
 from formcoach.models.internvideo.configuration import InternVideoConfig
 from formcoach.models.internvideo.conversion import CONVERSIONS
@@ -23,7 +24,7 @@ from formcoach.models.internvideo.original import (
     OriginalLanguage,
     parse_original,
 )
-from formcoach.models.internvideo.processor import IMAGE_TOKEN, SETTINGS_FILE, InternVideoProcessor, settings_from
+from formcoach.models.internvideo.processor import IMAGE_TOKEN, InternVideoProcessor, settings_from
 from formcoach.models.internvideo.sizes import read_sizes
 from formcoach.models.internvideo.tokenizer import load_tokenizer
 from formcoach.models.layout import Counterpart, Layout
