@@ -36,6 +36,7 @@ TIMED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"})  # contai
 NAL_TYPE, H264_SLICE, H264_IDR, NAL_REFERENCE = 31, 1, 5, 3 << 5
 PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "sdp"})  # texts that name other files, whatever they are called
 LOCAL = {"protocol_whitelist": "file"}  # while the format is being found out, nothing else is opened
+SAME_RATE = 0.01  # WebM rounds times to milliseconds
 KEPT_BYTES = 64 * 2**20  # packets of files up to here stay in memory from counting to decoding
 
 
@@ -163,7 +164,7 @@ class ClipFile:
         """
         listed = self._listed()
         frames = self._table.count if listed is None else listed
-        rate = self._stream.average_rate or self._stream.guessed_rate
+        rate = self._header_rate() if listed is not None else self._rate_of_times() or self._header_rate()
         if frames == 0 or not rate:
             raise ClipError(self.path, "has no video frames")
         context = self._stream.codec_context
@@ -234,6 +235,21 @@ class ClipFile:
         if whole < len(entries):
             raise ClipError(self.path, f"is cut short: only {whole} of its {len(entries)} frames are in the file")
         return sum(not entry.flags & HIDDEN for entry in entries)
+
+    def _header_rate(self) -> float:
+        return float(self._stream.average_rate or self._stream.guessed_rate or 0)
+
+    def _rate_of_times(self) -> float | None:
+        """Return the frames a second of a file without an index, where its times say something else than its header.
+
+        For WebM libavformat guesses the rate from the first frames; a camera's changes with the light.
+        """
+        shown = self._table.shown
+        if len(shown) < 2:
+            return None
+        first, last = self._table.times[shown[0]], self._table.times[shown[-1]]
+        rate = (len(shown) - 1) / float((last - first) * self._stream.time_base)
+        return None if abs(rate - self._header_rate()) < SAME_RATE * rate else rate
 
     @cached_property
     def _table(self) -> _Table:

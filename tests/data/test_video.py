@@ -54,6 +54,15 @@ def test_readers_return_equal_pixels(tmp_path, write_clip, suffix):
         np.testing.assert_array_equal(frames[0], other)
 
 
+@pytest.mark.parametrize("mux", [{}, {"live": "1"}], ids=["file", "recording without a duration"])
+def test_a_camera_that_slows_down_is_timed_by_all_its_frames(tmp_path, write_clip, mux):
+    times = [3000 * k for k in range(8)] + [21000 + 9000 * k for k in range(1, 32)]  # 30, then 10 frames a second
+    path = write_clip(tmp_path / "clip.webm", codec="libvpx", mux=mux, times=times, frames=len(times), fps=30)
+    info = probe(path)
+    assert info.frames == len(times)
+    assert info.duration == pytest.approx(times[-1] / 90000, rel=0.05)
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_any_order_and_repeats_are_kept(tmp_path, write_clip, frame_numbers, reader):
     path = write_clip(tmp_path / "clip.mp4")
