@@ -47,10 +47,17 @@ TEST = [
     "sentencepiece>=0.2",
     "sentence-transformers>=5,<7",
     "setuptools>=77.0.3",
+    "playwright>=1.60,<2",
 ]
 
 WANDB = [
     "wandb>=0.31,<1",  # Settings.finish_timeout
+]
+
+DEMO = [
+    "gradio>=6.31,<7",
+    "fastapi>=0.120",
+    "uvicorn>=0.30",
 ]
 
 setup(
@@ -63,5 +70,5 @@ setup(
     packages=find_packages(include=["formcoach", "formcoach.*"]),
     package_data={"formcoach": ["assets/**"]},
     install_requires=REQUIRED,
-    extras_require={"test": TEST, "wandb": WANDB},
+    extras_require={"test": TEST, "wandb": WANDB, "demo": DEMO},
 )

@@ -18,7 +18,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 SCRIPTS = [*sorted((PROJECT / "scripts").glob("*.sh")), PROJECT / ".ci/run"]
 COMMANDS = [*sorted((PROJECT / "utils").glob("*.py")), PROJECT / "unify_internvl2_train_r16.py"]
 SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-HEAVY = ("torch", "transformers", "deepspeed", "peft", "av", "cv2", "decord")
+HEAVY = ("torch", "transformers", "deepspeed", "peft", "av", "cv2", "decord", "gradio")
 
 # A build backend without dependencies, so that the copies of the project below install without a network.
 BACKEND = """
@@ -230,7 +230,7 @@ def ranges(*lists: str) -> list[Requirement]:
 
 def test_lock_pins_what_setup_asks_for() -> None:
     pins = {requirement.name: requirement for requirement in lock()}
-    wanted = {requirement.name: requirement for requirement in ranges("REQUIRED", "TEST")}
+    wanted = {requirement.name: requirement for requirement in ranges("REQUIRED", "TEST", "DEMO")}
     assert pins.keys() == wanted.keys()
     for package, pin in pins.items():
         (exact,) = pin.specifier
@@ -248,7 +248,7 @@ def test_what_is_imported_is_required() -> None:
     distributions = packages_distributions()
     imported = {canonicalize_name(package) for module in imports for package in distributions.get(module, [module])}
     required = {canonicalize_name(requirement.name) for requirement in ranges("REQUIRED")}
-    assert imported <= required | {canonicalize_name(requirement.name) for requirement in ranges("WANDB")}
+    assert imported <= required | {canonicalize_name(requirement.name) for requirement in ranges("WANDB", "DEMO")}
     assert required - imported <= {"accelerate", "bitsandbytes", "tensorboard"}  # transformers imports these
 
 
