@@ -15,6 +15,7 @@ from formcoach.models.family import Family
 from formcoach.models.hub import HubName, at_revision
 from formcoach.models.internvideo import INTERNVIDEO
 from formcoach.models.location import RECIPE_FILE, TINY, base_of, config_file, locate, resolve_checkpoint
+from formcoach.models.mobilevideogpt import MOBILEVIDEOGPT
 from formcoach.models.precision import Precision
 from formcoach.models.sizes import ModelSizes
 
@@ -32,7 +33,7 @@ __all__ = [
     "resolve_checkpoint",
 ]
 
-FAMILIES = (INTERNVIDEO,)
+FAMILIES = (INTERNVIDEO, MOBILEVIDEOGPT)
 LARGE = "OpenGVLab/InternVideo2_5_Chat_8B"
 EXPORTS = ("adapter", "original", "native")
 

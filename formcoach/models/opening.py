@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from transformers import GenerationConfig
 
 from formcoach.errors import UserError
 from formcoach.models.conversion import expected_shapes
@@ -92,6 +93,16 @@ def check_tensors(
             f"{_more(mistyped)}. {REMEDY}"
         )
     return DTYPES[next(iter(used.values())).dtype]
+
+
+def generation_config(processor: Any) -> GenerationConfig:
+    """Return greedy decoding that ends at the end of the text or of the turn."""
+    return GenerationConfig(
+        bos_token_id=processor.tokenizer.bos_token_id,
+        eos_token_id=processor.end_token_ids,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        do_sample=False,
+    )
 
 
 def leave_odd_widths_unpacked(model: torch.nn.Module) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 from huggingface_hub.errors import StrictDataclassError
-from transformers import GenerationConfig
 
 from formcoach.errors import UserError
 from formcoach.files import read_json
@@ -28,7 +27,13 @@ from formcoach.models.internvideo.processor import IMAGE_TOKEN, InternVideoProce
 from formcoach.models.internvideo.sizes import read_sizes
 from formcoach.models.internvideo.tokenizer import load_tokenizer
 from formcoach.models.layout import Counterpart, Layout
-from formcoach.models.opening import check_tensors, check_vocabulary, empty_model, leave_odd_widths_unpacked
+from formcoach.models.opening import (
+    check_tensors,
+    check_vocabulary,
+    empty_model,
+    generation_config,
+    leave_odd_widths_unpacked,
+)
 from formcoach.models.precision import Precision
 from formcoach.models.weights import REMEDY, read_headers, weight_files
 
@@ -99,16 +104,6 @@ def _outline(folder: Path) -> tuple[bool, InternVideoForConditionalGeneration, I
         _check_processor(folder, processor, config)
     check_vocabulary(folder, processor, config)
     return is_original, empty_model(InternVideoForConditionalGeneration, path, config), processor
-
-
-def generation_config(processor: InternVideoProcessor) -> GenerationConfig:
-    """Return greedy decoding that ends with ``</s>`` or ``<|im_end|>``."""
-    return GenerationConfig(
-        bos_token_id=processor.tokenizer.bos_token_id,
-        eos_token_id=processor.end_token_ids,
-        pad_token_id=processor.tokenizer.pad_token_id,
-        do_sample=False,
-    )
 
 
 def config_from_original(path: Path, original: OriginalConfig, image_token_id: int) -> InternVideoConfig:

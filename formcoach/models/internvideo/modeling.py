@@ -5,14 +5,12 @@ from 256 tokens a frame down to 16 (see `token_merging`).
 """
 
 import re
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.internvl.modeling_internvl import (
-    InternVLForConditionalGeneration,
     InternVLModel,
     InternVLMultiModalProjector,
     InternVLPreTrainedModel,
@@ -20,6 +18,7 @@ from transformers.models.internvl.modeling_internvl import (
 
 from formcoach.models.internvideo.configuration import InternVideoConfig
 from formcoach.models.internvideo.token_merging import merge_tokens
+from formcoach.models.video_model import VideoModel
 
 # Tensors of `InternVideo2_5_Chat_8B` that its chat model does not use.
 UNUSED_TENSORS = re.compile(
@@ -94,7 +93,7 @@ class InternVideoModel(InternVLModel):
         return BaseModelOutputWithPooling(pooler_output=self.encode_frames(pixel_values))
 
 
-class InternVideoForConditionalGeneration(InternVLForConditionalGeneration):
+class InternVideoForConditionalGeneration(VideoModel):
     """InternVideo2.5: answers a question about clips.
 
     `forward` takes ``input_ids (batch, L)``, ``attention_mask (batch, L)``, ``pixel_values (frames of all clips, 3,
@@ -122,19 +121,3 @@ class InternVideoForConditionalGeneration(InternVLForConditionalGeneration):
     def get_video_features(self, pixel_values: Tensor) -> Tensor:
         """See `InternVideoModel.encode_frames`."""
         return self.model.encode_frames(pixel_values)
-
-    def enable_input_require_grads(self) -> None:
-        """Make the language model's input embeddings require gradients, which reentrant checkpointing relies on.
-
-        The parent's method does so for the vision tower too, and it is called whenever checkpointing is switched on: a
-        frozen vision tower would get a backward pass that nobody needs and that costs more than all the rest.
-        """
-        self.model.language_model.enable_input_require_grads()
-
-    def disable_input_require_grads(self) -> None:
-        """Undo `enable_input_require_grads`."""
-        self.model.language_model.disable_input_require_grads()
-
-    def save_pretrained(self, save_directory: str | Path, save_original_format: bool = False, **kwargs: Any) -> None:
-        """Write configuration and weights, as the parent does, but under our own tensor names by default."""
-        super().save_pretrained(save_directory, save_original_format=save_original_format, **kwargs)

@@ -1,0 +1,207 @@
+"""Mobile-VideoGPT checkpoints on disk: as their authors publish them, and as this project saves them."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
+
+from formcoach.errors import UserError
+from formcoach.files import read_json
+from formcoach.models.clip_processor import SETTINGS_FILE
+from formcoach.models.conversion import counterparts
+from formcoach.models.layout import Counterpart, Layout
+from formcoach.models.mobilevideogpt.configuration import MobileVideoGPTConfig
+from formcoach.models.mobilevideogpt.conversion import CONVERSIONS
+from formcoach.models.mobilevideogpt.modeling import UNUSED_TENSORS, MobileVideoGPTForConditionalGeneration
+from formcoach.models.mobilevideogpt.original import ORIGINAL_TYPE, OriginalConfig, parse_original
+from formcoach.models.mobilevideogpt.processor import IMAGE_TOKEN, MobileVideoGPTProcessor, ProcessorSettings
+from formcoach.models.opening import (
+    check_tensors,
+    check_vocabulary,
+    empty_model,
+    generation_config,
+    leave_odd_widths_unpacked,
+)
+from formcoach.models.precision import Precision
+from formcoach.models.weights import REMEDY, read_headers, weight_files
+
+UNQUANTISED = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
+
+
+def load_checkpoint(
+    folder: Path, precision: Precision
+) -> tuple[MobileVideoGPTForConditionalGeneration, MobileVideoGPTProcessor]:
+    """Load model and processor from a folder in the original layout or in this project's.
+
+    Raises:
+        UserError: see `open_checkpoint`.
+    """
+    layout = open_checkpoint(folder)
+    model = MobileVideoGPTForConditionalGeneration.from_pretrained(
+        folder,
+        config=layout.model.config,
+        local_files_only=True,
+        generation_config=generation_config(layout.processor),
+        **precision.loading_arguments(UNQUANTISED, layout.dtype),
+    )
+    if precision.quantization == "nf4":
+        leave_odd_widths_unpacked(model)
+    return model.eval(), layout.processor
+
+
+def open_checkpoint(folder: Path) -> Layout:
+    """Read all but the weights of a checkpoint in the original layout or in this project's, and check it.
+
+    Raises:
+        UserError: if a file is missing or damaged, the configuration is not that of a Mobile-VideoGPT model, or a
+            tensor is missing, surplus or of the wrong shape; it names the file and the tensor.
+    """
+    is_original, model, processor = _outline(folder)
+    names = list(model.state_dict())
+    found = counterparts(names, CONVERSIONS) if is_original else [Counterpart(name, (name,)) for name in names]
+    shards = weight_files(folder)
+    dtype = check_tensors(folder, model, found, read_headers(shards), UNUSED_TENSORS, "a Mobile-VideoGPT")
+    return Layout(folder, is_original, model, processor, shards, dtype, {one.name: one for one in found})
+
+
+def outline_checkpoint(folder: Path) -> tuple[MobileVideoGPTForConditionalGeneration, MobileVideoGPTProcessor]:
+    """Return model and processor of a folder that needs no weights; the model is on torch's meta device.
+
+    Raises:
+        UserError: see `open_checkpoint`.
+    """
+    _, model, processor = _outline(folder)
+    return model, processor
+
+
+def _outline(folder: Path) -> tuple[bool, MobileVideoGPTForConditionalGeneration, MobileVideoGPTProcessor]:
+    """Return whether a checkpoint is in the original layout, its model without weights, and its processor."""
+    path = folder / "config.json"
+    raw = read_json(path, REMEDY)
+    is_original = raw.get("model_type") == ORIGINAL_TYPE
+    if is_original:
+        original = parse_original(path, raw)
+        tokenizer = load_tokenizer(folder)
+        config = config_from_original(path, original, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+        processor = MobileVideoGPTProcessor(tokenizer, settings_from(config))
+    else:
+        config = _build_config(path, raw)
+        processor = MobileVideoGPTProcessor.from_pretrained(folder)
+        _check_processor(folder, processor, config)
+    check_vocabulary(folder, processor, config)
+    return is_original, empty_model(MobileVideoGPTForConditionalGeneration, path, config), processor
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Return a checkpoint's Qwen2 tokenizer with the placeholder of a visual token.
+
+    The original has no token for it and cuts the text there itself; here it gets the first free id, of which the
+    embeddings have some to spare.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise UserError(f"{folder}: no tokenizer.json and no vocab.json. {REMEDY}")
+    try:
+        tokenizer = Qwen2Tokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # tokenizers raises no narrower type
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: its tokenizer cannot be read ({reason}). {REMEDY}") from None
+    tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE_TOKEN]}, replace_extra_special_tokens=False)
+    return tokenizer
+
+
+def config_from_original(path: Path, original: OriginalConfig, image_token_id: int) -> MobileVideoGPTConfig:
+    """Map an original configuration to ours.
+
+    Args:
+        path: where it was read, for messages.
+        original: from `parse_original`.
+        image_token_id: the tokenizer's id of ``<image>``.
+
+    Raises:
+        UserError: if its sizes do not fit together.
+    """
+    video, image = original.vision_tower_config, original.image_vision_tower_config
+    text = {
+        name: getattr(original, name)
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "max_position_embeddings",
+            "rms_norm_eps",
+            "hidden_act",
+            "bos_token_id",
+            "eos_token_id",
+            "tie_word_embeddings",
+        )
+    }
+    values = {
+        "text_config": text | {"rope_parameters": {"rope_type": "default", "rope_theta": original.rope_theta}},
+        "image_config": {name: getattr(image, name) for name in image.__struct_fields__},
+        "video_depth": video.depth,
+        "video_width": video.embed_dim,
+        "image_token_id": image_token_id,
+        "image_layer": original.mm_vision_select_layer,
+        "tie_word_embeddings": original.tie_word_embeddings,
+    }
+    return _build_config(path, values)
+
+
+def settings_from(config: MobileVideoGPTConfig) -> ProcessorSettings:
+    """Return the settings that fit a model."""
+    return ProcessorSettings(
+        image_size=config.image_config.image_size,
+        visual_tokens=config.visual_tokens(config.frames),
+        min_frames=config.frames,
+        max_frames=config.frames,
+    )
+
+
+def _build_config(path: Path, values: dict[str, Any]) -> MobileVideoGPTConfig:
+    """Return a configuration whose sizes fit together.
+
+    Raises:
+        UserError: if a value is of the wrong type, or frames cannot be cut into chunks and patches.
+    """
+    try:
+        config = MobileVideoGPTConfig.from_dict(values)
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())[:200]}. {REMEDY}") from None
+    image = config.image_config
+    whole = {
+        "frames and chunk": (config.frames, config.chunk),
+        "image_size and patch_size": (image.image_size, image.patch_size),
+        "chunk and selected": (config.chunk, min(config.selected, config.chunk)),
+    }
+    for names, (total, part) in whole.items():
+        if part < 1 or total < part or (total % part and names != "chunk and selected"):
+            raise UserError(f"{path}: {names} are {total} and {part}, which do not go together. {REMEDY}")
+    if not -image.num_hidden_layers - 1 <= config.image_layer <= image.num_hidden_layers:
+        raise UserError(
+            f"{path}: mm_vision_select_layer {config.image_layer} is none of the image tower's "
+            f"{image.num_hidden_layers} layers. {REMEDY}"
+        )
+    return config
+
+
+def _check_processor(folder: Path, processor: MobileVideoGPTProcessor, config: MobileVideoGPTConfig) -> None:
+    """Refuse a processor that belongs to another model.
+
+    Raises:
+        UserError: naming the first setting that does not fit.
+    """
+    fitting = settings_from(config)
+    for name in ("image_size", "visual_tokens", "max_frames"):
+        found, wanted = getattr(processor.settings, name), getattr(fitting, name)
+        if found != wanted:
+            raise UserError(
+                f"{folder / SETTINGS_FILE}: {name} is {found}, but the model of config.json has {wanted}; "
+                "copy both files from the same checkpoint"
+            )
