@@ -105,3 +105,11 @@ def test_inference(tmp_path):
     assert "5 clips" in output
     rows = re.findall(r"^ +(\d+) +\d+\.\d\d +\d+\.\d +(\d+\.\d\d)x +(\d+)$", output, re.MULTILINE)
     assert [(size, different) for size, _, different in rows] == [("1", "0"), ("2", "0")]
+
+
+def test_selective_scan():
+    code, output, errors = benchmark("selective_scan.py", "--tokens", 40, "--channels", 8, "--repeat", 1)
+    assert code == 0, errors
+    rows = re.findall(r"^(\S.+?) +\d+\.\d +\d+\.\d\dx +\d+\.\d +\d\.\d{3}x +(\S+)$", output, re.MULTILINE)
+    assert [name for name, _ in rows] == ["published recurrence", "selective_scan", "both directions"]
+    assert all(float(difference) < 1e-4 for _, difference in rows)
