@@ -100,12 +100,14 @@ class ResizedClip:
     """The chosen frames of a clip at the size that the model sees.
 
     Args:
-        frames: (T, side, side, 3) uint8 RGB.
+        frames: (T, side, side, 3) uint8 RGB; some models see each frame in more than one way.
+        count: how many frames of the clip they show.
         duration: seconds of the whole clip.
         aspect: width by height before the resize.
     """
 
     frames: np.ndarray
+    count: int
     duration: float
     aspect: float
 
@@ -156,7 +158,7 @@ def read_resized(sample: Sample, processor: Any, changes: Changes | None = None)
 
     clip = read_clip(sample.clip, select, sample.reader)
     height, width = clip.frames.shape[1:3]
-    return ResizedClip(processor.resize(clip.frames), duration, width / height)
+    return ResizedClip(processor.resize(clip.frames), len(clip.frames), duration, width / height)
 
 
 class ClipDataset(Dataset):
@@ -254,7 +256,7 @@ class ClipDataset(Dataset):
             height, width = frames.shape[1:3]
             generator = np.random.default_rng((*view.seeds, 1))  # another stream than that which drew the changes
             frames = PictureChange(view.changes, width, height, clip.aspect).all(frames, generator)
-        return VisualInputs(self.processor.visual_inputs(frames), len(frames), clip.duration)
+        return VisualInputs(self.processor.visual_inputs(frames), clip.count, clip.duration)
 
 
 def _repeats(samples: Sequence[Sample]) -> list[int]:

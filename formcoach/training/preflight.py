@@ -102,10 +102,10 @@ def kept_bytes(opened: Opened, processor: Any) -> int:
     counts = {clip: len(processor.select_frames(info.frames, info.fps)) for clip, info in opened.infos.items()}
     for sample in opened.samples:
         try:
-            frames = read_resized(sample, processor).frames
+            clip = read_resized(sample, processor)
         except ClipError:
             continue
-        return frames.nbytes // len(frames) * sum(counts.values())
+        return clip.frames.nbytes // clip.count * sum(counts.values())
     return 0
 
 
