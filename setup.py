@@ -15,6 +15,7 @@ REQUIRED = [
     "protobuf>=6.31.1",
     "safetensors>=0.8",
     "huggingface_hub>=1.31,<3",
+    "httpx2>=2.16,<3",
     "peft>=0.21,<1",
     "accelerate>=1.15,<2",
     'deepspeed>=0.19,<1; sys_platform == "linux"',

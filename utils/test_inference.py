@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from formcoach.command import command_parser, run
 from formcoach.config import DEFAULT_WORK_DIR
 from formcoach.errors import UserError
-from formcoach.inference.options import add_flag, add_model_flags, add_score_flags, add_test_flags
+from formcoach.evaluation.options import add_score_flags, judge_of
+from formcoach.inference.options import add_flag, add_model_flags, add_test_flags
 from formcoach.processes import Place, in_processes
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def _evaluate(args: argparse.Namespace, where: Place) -> int:
     if args.compare:
         checkpoint.require_adapter()
         files = {"base": folder / f"base_predictions{control}.jsonl"} | files
+    judge = judge_of(args, folder)
     load = load_once(args, model_path, args.batch_size)
     answers: dict[str, list[Prediction]] = {}
     with group_of(where) as group:
@@ -80,7 +82,7 @@ def _evaluate(args: argparse.Namespace, where: Place) -> int:
         return 0
     scores = None if args.output else folder / f"scores{control}.json"
     common = common_clips(answers)
-    evaluation = present(common, scores, embed=not args.no_bert)
+    evaluation = present(common, scores, embed=not args.no_bert, judge=judge)
     written = files | ({"scores": scores} if scores else {})
     if args.report:
         sources = [f"{name}: {files[name]}" for name in common]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from formcoach.command import progress
 from formcoach.data.annotations import PREPARE, Conversation, read_conversations
 from formcoach.errors import UserError
+from formcoach.evaluation.judge import Judge
 from formcoach.evaluation.report import example_text, score_table, worse_text, write_scores
 from formcoach.evaluation.scores import Evaluation, evaluate
 from formcoach.files import only_one
@@ -135,7 +136,11 @@ def common_clips(answers: Mapping[str, Sequence[Prediction]]) -> dict[str, list[
 
 
 def present(
-    answers: Mapping[str, Sequence[Prediction]], scores_file: Path | None = None, *, embed: bool = True
+    answers: Mapping[str, Sequence[Prediction]],
+    scores_file: Path | None = None,
+    *,
+    embed: bool = True,
+    judge: Judge | None = None,
 ) -> Evaluation:
     """Print the scores and three example clips, and return the scores.
 
@@ -143,8 +148,12 @@ def present(
         answers: by model, from `common_clips`.
         scores_file: where to write the scores; None: nowhere.
         embed: whether to compute the similarity of embeddings.
+        judge: grades the answers too.
+
+    Raises:
+        UserError: the judge cannot be used.
     """
-    evaluation = evaluate(answers, embed=embed)
+    evaluation = evaluate(answers, embed=embed, grades=judge.grade(answers) if judge else None)
     if scores_file is not None:
         write_scores(scores_file, evaluation)
     texts = [score_table(evaluation), worse_text(answers), example_text(answers)]

@@ -236,7 +236,7 @@ def _clip_rows(
 
 
 def _shares(clip: ClipScore) -> dict[str, float]:
-    names = {"METEOR": clip.meteor, "ROUGE-L": clip.rouge_l, "similarity": clip.similarity}
+    names = {"METEOR": clip.meteor, "ROUGE-L": clip.rouge_l, "similarity": clip.similarity, "judge": clip.judge}
     return {"scores": {name: round(value, 3) for name, value in names.items() if value is not None}}
 
 

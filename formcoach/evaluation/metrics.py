@@ -8,6 +8,7 @@ import numpy as np
 
 from formcoach.evaluation import wording
 from formcoach.evaluation.coaching import answered, exercise_matches, expected, fault_matches
+from formcoach.evaluation.judge import Grades
 from formcoach.inference.predictions import OK, Prediction
 
 
@@ -26,6 +27,7 @@ class ClipScore(msgspec.Struct, frozen=True, kw_only=True):
         bleu_4: in 0..1.
         similarity: in -1..1, see `formcoach.evaluation.embeddings`; None if it was left out.
         words: of the answer.
+        judge: a judge's grade in 0..1; None if nobody judged, or gave no grade.
     """
 
     answered: bool
@@ -39,6 +41,7 @@ class ClipScore(msgspec.Struct, frozen=True, kw_only=True):
     bleu_4: float
     similarity: float | None
     words: int
+    judge: float | None = None
 
 
 Ratio = tuple[float, float]  # what a clip adds above and below the line
@@ -75,16 +78,18 @@ MEASURES = (
     Measure("rouge_l", "ROUGE-L", lambda clip: _mean(clip.rouge_l)),
     Measure("bleu_4", "BLEU-4", lambda clip: _mean(clip.bleu_4)),
     Measure("similarity", "similarity", lambda clip: _mean(clip.similarity)),
+    Measure("judge", "judge", lambda clip: _mean(clip.judge)),
     Measure("words", "words an answer", lambda clip: (clip.words, float(clip.answered)), is_share=False),
 )
 
 
-def measure_clips(predictions: Sequence[Prediction], *, embed: bool) -> list[ClipScore]:
+def measure_clips(predictions: Sequence[Prediction], *, embed: bool, grades: Grades | None = None) -> list[ClipScore]:
     """Measure each answer.
 
     Args:
         predictions: the answers.
         embed: whether to compute the similarity of embeddings, which takes a model of 91 MB and some seconds.
+        grades: a judge's.
 
     Raises:
         UserError: the package of that model is not installed.
@@ -95,7 +100,10 @@ def measure_clips(predictions: Sequence[Prediction], *, embed: bool) -> list[Cli
     rows = zip(wording.meteor(pairs), wording.rouge_l(pairs), wording.bleu_4(pairs), close, strict=True)
     worded = dict(zip((prediction.id for prediction in there), rows, strict=True))
     nothing = (0.0, 0.0, 0.0, 0.0 if embed else None)
-    return [_measure(prediction, *worded.get(prediction.id, nothing)) for prediction in predictions]
+    return [
+        _measure(prediction, *worded.get(prediction.id, nothing), grades.of(prediction) if grades else None)
+        for prediction in predictions
+    ]
 
 
 def ratios(clips: Sequence[ClipScore]) -> np.ndarray:
@@ -111,7 +119,12 @@ def _similarity(pairs: Sequence[wording.Pair]) -> list[float]:
 
 
 def _measure(
-    prediction: Prediction, meteor: float, rouge_l: float, bleu_4: float, similarity: float | None
+    prediction: Prediction,
+    meteor: float,
+    rouge_l: float,
+    bleu_4: float,
+    similarity: float | None,
+    judge: float | None,
 ) -> ClipScore:
     truth, seen = expected(prediction), answered(prediction)
     return ClipScore(
@@ -126,4 +139,5 @@ def _measure(
         bleu_4=bleu_4,
         similarity=similarity,
         words=len(prediction.prediction.split()) if prediction.status == OK else 0,
+        judge=judge,
     )

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from formcoach.evaluation.judge import Grades
 from formcoach.evaluation.metrics import MEASURES, ClipScore, measure_clips, ratios
 from formcoach.evaluation.resampling import CONFIDENCE, DRAWS, Units, draws, interval, point, smallest_difference, units
 from formcoach.evaluation.wording import NO_WORDNET, has_wordnet
@@ -76,18 +77,21 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.to_builtins({**told, **more, "notes": self.notes})
 
 
-def evaluate(answers: Mapping[str, Sequence[Prediction]], *, embed: bool = True) -> Evaluation:
+def evaluate(
+    answers: Mapping[str, Sequence[Prediction]], *, embed: bool = True, grades: Grades | None = None
+) -> Evaluation:
     """Score the answers of one model, or of two to the same clips in the same order.
 
     Args:
         answers: by model.
         embed: whether to compute the similarity of embeddings.
+        grades: a judge's.
 
     Raises:
         UserError: the embeddings' package is not installed.
     """
     of = units(next(iter(answers.values())))
-    clips = {name: measure_clips(predictions, embed=embed) for name, predictions in answers.items()}
+    clips = {name: measure_clips(predictions, embed=embed, grades=grades) for name, predictions in answers.items()}
     added = {name: ratios(measured) for name, measured in clips.items()}
     drawn = {name: draws(values, of) for name, values in added.items()}
     models = {name: _scores(predictions, point(added[name]), drawn[name]) for name, predictions in answers.items()}
@@ -95,7 +99,8 @@ def evaluate(answers: Mapping[str, Sequence[Prediction]], *, embed: bool = True)
     if len(models) == 2:
         least = 1 / max(len(clips[TUNED]), 1)
         differences = _differences(models, drawn[TUNED] - drawn[BASE], least)
-    return Evaluation(models=models, differences=differences, clips=clips, notes=_notes(models, of, bool(differences)))
+    notes = _notes(models, of, bool(differences)) + (grades.notes(answers) if grades else [])
+    return Evaluation(models=models, differences=differences, clips=clips, notes=notes)
 
 
 def _scores(predictions: Sequence[Prediction], values: np.ndarray, drawn: np.ndarray) -> Scores:

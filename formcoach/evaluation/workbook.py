@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 GREEN, YELLOW, RED, HEAD = "C6EFCE", "FFEB9C", "FFC7CE", "DDE3EA"
 SIMILARITY = (0.7, 0.4)  # green from, yellow from; the thresholds that the field's earlier reports use
 WORDING = (0.5, 0.2)
+JUDGE = (0.8, 0.4)  # grades 4 and 2 of 5
 LONGEST = 32_767  # characters of a cell, Excel's limit
 CUT = "… (cut)"
 
@@ -27,6 +28,7 @@ _SCORES = (
     ("BERT Similarity", "similarity", SIMILARITY),
     ("METEOR Score", "meteor", WORDING),
     ("ROUGE-L Score", "rouge_l", WORDING),
+    ("Judge Score", "judge", JUDGE),
 )
 _WIDTHS = {"ID": 26, "Video Path": 30, "Ground Truth": 48, "Model Prediction": 48, "Base Prediction": 48, "Error": 30}
 

@@ -69,25 +69,18 @@ def add_clip_flags(parser: argparse.ArgumentParser, what: str, *, required: bool
     parser.add_argument("--json", action="store_true", help="print a JSON object for each of them, one a line")
 
 
+def add_data_path(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--data_path`; `what` the folder is, for its help."""
+    names = "--data_path", "--dataset_dir"
+    add_flag(parser, *names, type=Path, default=DATASET, metavar="DIR", help=f"{what} (default: %(default)s)")
+
+
 def add_test_flags(parser: argparse.ArgumentParser) -> None:
     """Add `--test_json`, `--data_path`, `--limit` and `--batch_size`."""
     add_flag(parser, "--test_json", type=Path, default=TEST_FILE, metavar="FILE", help="default: %(default)s")
-    add_flag(
-        parser,
-        "--data_path",
-        "--dataset_dir",
-        type=Path,
-        default=DATASET,
-        metavar="DIR",
-        help="folder of the clips (default: %(default)s)",
-    )
+    add_data_path(parser, "folder of the clips")
     add_flag(parser, "--limit", type=positive, metavar="N", help="only the first N clips")
     add_flag(parser, "--batch_size", type=positive, metavar="N", help="clips answered together (default: by device)")
-
-
-def add_score_flags(parser: argparse.ArgumentParser) -> None:
-    """Add `--no_bert`."""
-    add_flag(parser, "--no_bert", action="store_true", help="do not compare embeddings, which takes some seconds")
 
 
 def load_once(

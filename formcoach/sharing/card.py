@@ -30,6 +30,7 @@ _MEANINGS = {  # of the measures on a card
     "meteor": "wording",
     "rouge_l": "wording",
     "similarity": "meaning, as embeddings of sentences see it",
+    "judge": "how far a language model found that answer and truth agree",
 }
 
 

@@ -33,6 +33,7 @@ class ModelScores(msgspec.Struct, frozen=True):
     meteor: float | None = None
     rouge_l: float | None = None
     similarity: float | None = None
+    judge: float | None = None
     intervals: dict[str, tuple[float, float]] = {}
 
 
