@@ -72,11 +72,11 @@ def load_model(
     location = locate(at_revision(path_or_id, revision), adapter)
     family = _family(location.base / "config.json")
     if location.adapter is None:
-        return family.load(location.base, precision)
+        return family.checkpoints().load(location.base, precision)
     from formcoach.models.adapters import check_base, load_adapter
 
     check_base(location)
-    model, processor = family.load(location.base, precision)
+    model, processor = family.checkpoints().load(location.base, precision)
     return load_adapter(model, location.adapter), type(processor).from_pretrained(location.adapter)
 
 

@@ -67,7 +67,7 @@ def export(family: Family, location: Location, kind: str, output: Path) -> Expor
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: exists already; name another folder or remove it")
     check_base(location)
-    layout = family.open(location.base)
+    layout = family.checkpoints().open(location.base)
     if kind == "adapter":
         return _export_adapter(location, layout, output)
     if kind == "original" and not layout.original:
@@ -77,7 +77,7 @@ def export(family: Family, location: Location, kind: str, output: Path) -> Expor
         )
     merger, processor, notes = None, layout.processor, []
     if location.adapter is not None:
-        merger = Merger(family.open(location.base).model, location.adapter)
+        merger = Merger(family.checkpoints().open(location.base).model, location.adapter)
         processor = type(processor).from_pretrained(location.adapter)
         notes = _frames_note(layout.processor, processor) if kind == "original" else []
     _check_space(output, layout)

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from formcoach.config import Recipe
-from formcoach.models.precision import Precision
 from formcoach.models.sizes import ModelSizes
 
 if TYPE_CHECKING:
-    from formcoach.models.layout import Layout
+    from formcoach.models.opening import Checkpoints
 
 
 @dataclass(frozen=True)
@@ -20,9 +19,7 @@ class Family:
     Args:
         name: what it is called in messages.
         model_types: `model_type` in the `config.json` of its checkpoints.
-        load: reads a checkpoint folder: (folder, precision) -> (model, processor).
-        open: reads all but its weights.
-        outline: builds model, on torch's meta device, and processor of a folder that need not have weights.
+        checkpoints: returns what reads its checkpoints.
         sizes: reads its sizes from a `config.json`.
         published: sizes of the checkpoints that their authors publish, by hub id.
         vision: name of the vision tower's module; all its parameters have it in theirs.
@@ -35,9 +32,7 @@ class Family:
 
     name: str
     model_types: tuple[str, ...]
-    load: Callable[[Path, Precision], tuple[Any, Any]]
-    open: Callable[[Path], "Layout"]
-    outline: Callable[[Path], tuple[Any, Any]]
+    checkpoints: Callable[[], "Checkpoints"]
     sizes: Callable[[Path], ModelSizes]
     published: Mapping[str, ModelSizes]
     vision: str

@@ -1,7 +1,8 @@
 """What opening a checkpoint has in common for all families: it is checked before anything large is read."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,11 +10,85 @@ import torch
 from transformers import GenerationConfig
 
 from formcoach.errors import UserError
-from formcoach.models.conversion import expected_shapes
-from formcoach.models.layout import Counterpart
-from formcoach.models.weights import DTYPES, REMEDY, Header
+from formcoach.models.conversion import Conversion, counterparts, expected_shapes
+from formcoach.models.layout import Counterpart, Layout
+from formcoach.models.precision import Precision
+from formcoach.models.weights import DTYPES, REMEDY, Header, read_headers, weight_files
 
 Model = TypeVar("Model")
+
+UNQUANTISED = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A checkpoint folder without its weights, which need not be there.
+
+    Args:
+        is_original: whether it is in its authors' layout rather than in this project's.
+        model: on torch's meta device.
+        processor: the model's.
+    """
+
+    is_original: bool
+    model: Any
+    processor: Any
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """How a family's checkpoints are read.
+
+    Args:
+        kind: what its models are called, with the article, for messages.
+        outline: reads all but the weights of a folder. It raises a `UserError` if a file is missing or damaged, or the
+            configuration is not that of such a model.
+        conversions: from original tensor names to ours.
+        unused: matches the names of tensors that belong to no part of the model.
+    """
+
+    kind: str
+    outline: Callable[[Path], Outline]
+    conversions: Sequence[Conversion]
+    unused: re.Pattern
+
+    def open(self, folder: Path) -> Layout:
+        """Read all but the weights of a checkpoint in the original layout or in this project's, and check it.
+
+        Raises:
+            UserError: see `outline`, or a tensor is missing, surplus or of the wrong shape; it names file and tensor.
+        """
+        found = self.outline(folder)
+        names = list(found.model.state_dict())
+        tensors = (
+            counterparts(names, self.conversions)
+            if found.is_original
+            else [Counterpart(name, (name,)) for name in names]
+        )
+        shards = weight_files(folder)
+        dtype = check_tensors(folder, found.model, tensors, read_headers(shards), self.unused, self.kind)
+        by_name = {one.name: one for one in tensors}
+        return Layout(folder, found.is_original, found.model, found.processor, shards, dtype, by_name)
+
+    def load(self, folder: Path, precision: Precision) -> tuple[Any, Any]:
+        """Return model, in evaluation mode, and processor of a folder in the original layout or in this project's.
+
+        Original weights are renamed while transformers streams them from the shards; there is no second copy.
+
+        Raises:
+            UserError: see `open`.
+        """
+        layout = self.open(folder)
+        model = type(layout.model).from_pretrained(
+            folder,
+            config=layout.model.config,
+            local_files_only=True,
+            generation_config=generation_config(layout.processor),
+            **precision.loading_arguments(UNQUANTISED, layout.dtype),
+        )
+        if precision.quantization == "nf4":
+            leave_odd_widths_unpacked(model)
+        return model.eval(), layout.processor
 
 
 def empty_model(kind: type[Model], path: Path, config: Any) -> Model:

@@ -40,7 +40,8 @@ def tell(plan: Plan) -> None:
         return
     folder = small_files(plan.config.model)
     family = family_of(plan.config.model)
-    model, processor = family.outline(folder)
+    found = family.checkpoints().outline(folder)
+    model, processor = found.model, found.processor
     processor.min_frames, processor.max_frames = plan.config.min_frames, plan.config.max_frames
     plan, train, val, lines = _measured(plan, processor)
     batches = plan.batches([train[sample].total for sample in plan.train.samples])

@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from formcoach.data.collate import NO_LOSS, TrainingCollator
 from formcoach.models import family_of, load_model, sizes_for
 from formcoach.models.adapters import add_lora
-from formcoach.models.internvideo.checkpoint import config_from_original, open_checkpoint
+from formcoach.models.internvideo.checkpoint import CHECKPOINTS, config_from_original
 from formcoach.models.internvideo.modeling import InternVideoForConditionalGeneration
 from formcoach.models.internvideo.original import PUBLISHED_8B
 from formcoach.models.internvideo.random_checkpoint import write_random_checkpoint
@@ -39,7 +39,7 @@ def parameters(model):
 @pytest.mark.parametrize("name", [FIXTURE, "tiny"])
 def test_every_parameter_is_counted(name):
     folder = FIXTURE if name == FIXTURE else REPOSITORY / "formcoach" / "assets" / "tiny"
-    assert sizes_for(name).parameters == parameters(open_checkpoint(folder).model)
+    assert sizes_for(name).parameters == parameters(CHECKPOINTS.open(folder).model)
 
 
 def test_the_published_model_is_known_without_a_download():

@@ -1,42 +1,26 @@
 """The InternVideo2.5 family."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from formcoach.config import Recipe
 from formcoach.models.family import Family
 from formcoach.models.internvideo.original import PUBLISHED_8B
 from formcoach.models.internvideo.sizes import read_sizes, sizes_of
-from formcoach.models.precision import Precision
 
 if TYPE_CHECKING:
-    from formcoach.models.layout import Layout
+    from formcoach.models.opening import Checkpoints
 
 
-def _load(folder: Path, precision: Precision) -> tuple[Any, Any]:
-    from formcoach.models.internvideo.checkpoint import load_checkpoint  # torch and transformers take seconds
+def _checkpoints() -> "Checkpoints":
+    from formcoach.models.internvideo.checkpoint import CHECKPOINTS  # torch and transformers take seconds
 
-    return load_checkpoint(folder, precision)
-
-
-def _open(folder: Path) -> "Layout":
-    from formcoach.models.internvideo.checkpoint import open_checkpoint
-
-    return open_checkpoint(folder)
-
-
-def _outline(folder: Path) -> tuple[Any, Any]:
-    from formcoach.models.internvideo.checkpoint import outline_checkpoint
-
-    return outline_checkpoint(folder)
+    return CHECKPOINTS
 
 
 INTERNVIDEO = Family(
     name="InternVideo2.5",
     model_types=("internvl_chat", "internvideo"),
-    load=_load,
-    open=_open,
-    outline=_outline,
+    checkpoints=_checkpoints,
     sizes=read_sizes,
     published=dict.fromkeys(
         ("OpenGVLab/InternVideo2_5_Chat_8B", "OpenGVLab/InternVL_2_5_HiCo_R16"), sizes_of(PUBLISHED_8B)

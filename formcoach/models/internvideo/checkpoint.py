@@ -13,7 +13,6 @@ from huggingface_hub.errors import StrictDataclassError
 from formcoach.errors import UserError
 from formcoach.files import read_json
 from formcoach.models.clip_processor import SETTINGS_FILE
-from formcoach.models.conversion import counterparts
 from formcoach.models.internvideo.configuration import InternVideoConfig
 from formcoach.models.internvideo.conversion import CONVERSIONS
 from formcoach.models.internvideo.modeling import UNUSED_TENSORS, InternVideoForConditionalGeneration
@@ -26,69 +25,16 @@ from formcoach.models.internvideo.original import (
 from formcoach.models.internvideo.processor import IMAGE_TOKEN, InternVideoProcessor, settings_from
 from formcoach.models.internvideo.sizes import read_sizes
 from formcoach.models.internvideo.tokenizer import load_tokenizer
-from formcoach.models.layout import Counterpart, Layout
-from formcoach.models.opening import (
-    check_tensors,
-    check_vocabulary,
-    empty_model,
-    generation_config,
-    leave_odd_widths_unpacked,
-)
-from formcoach.models.precision import Precision
-from formcoach.models.weights import REMEDY, read_headers, weight_files
-
-UNQUANTISED = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
+from formcoach.models.opening import Checkpoints, Outline, check_vocabulary, empty_model
+from formcoach.models.weights import REMEDY
 
 
-def load_checkpoint(
-    folder: Path, precision: Precision
-) -> tuple[InternVideoForConditionalGeneration, InternVideoProcessor]:
-    """Load model and processor from a folder in the original layout or in this project's.
+def outline(folder: Path) -> Outline:
+    """Return a checkpoint without its weights, which need not be there.
 
     Raises:
-        UserError: see `open_checkpoint`.
+        UserError: a file is missing or damaged, or the configuration is not that of an InternVideo2.5 model.
     """
-    layout = open_checkpoint(folder)
-    processor = layout.processor
-    model = InternVideoForConditionalGeneration.from_pretrained(
-        folder,
-        config=layout.model.config,
-        local_files_only=True,
-        generation_config=generation_config(processor),
-        **precision.loading_arguments(UNQUANTISED, layout.dtype),
-    )
-    if precision.quantization == "nf4":
-        leave_odd_widths_unpacked(model)
-    return model.eval(), processor
-
-
-def open_checkpoint(folder: Path) -> Layout:
-    """Read all but the weights of a checkpoint in the original layout or in this project's, and check it.
-
-    Raises:
-        UserError: if a file is missing or damaged, the configuration is not that of an InternVideo2.5 model, or a
-            tensor is missing, surplus or of the wrong shape; it names the file and the tensor.
-    """
-    is_original, model, processor = _outline(folder)
-    names = list(model.state_dict())
-    found = counterparts(names, CONVERSIONS) if is_original else [Counterpart(name, (name,)) for name in names]
-    shards = weight_files(folder)
-    dtype = check_tensors(folder, model, found, read_headers(shards), UNUSED_TENSORS, "an InternVideo2.5")
-    return Layout(folder, is_original, model, processor, shards, dtype, {one.name: one for one in found})
-
-
-def outline_checkpoint(folder: Path) -> tuple[InternVideoForConditionalGeneration, InternVideoProcessor]:
-    """Return model and processor of a folder that needs no weights; the model is on torch's meta device.
-
-    Raises:
-        UserError: see `open_checkpoint`.
-    """
-    _, model, processor = _outline(folder)
-    return model, processor
-
-
-def _outline(folder: Path) -> tuple[bool, InternVideoForConditionalGeneration, InternVideoProcessor]:
-    """Return whether a checkpoint is in the original layout, its model without weights, and its processor."""
     path = folder / "config.json"
     raw = read_json(path, REMEDY)
     is_original = raw.get("model_type") == ORIGINAL_TYPE
@@ -103,7 +49,7 @@ def _outline(folder: Path) -> tuple[bool, InternVideoForConditionalGeneration, I
         processor = InternVideoProcessor.from_pretrained(folder)
         _check_processor(folder, processor, config)
     check_vocabulary(folder, processor, config)
-    return is_original, empty_model(InternVideoForConditionalGeneration, path, config), processor
+    return Outline(is_original, empty_model(InternVideoForConditionalGeneration, path, config), processor)
 
 
 def config_from_original(path: Path, original: OriginalConfig, image_token_id: int) -> InternVideoConfig:
@@ -214,3 +160,6 @@ def _check_processor(folder: Path, processor: InternVideoProcessor, config: Inte
                 f"{folder / SETTINGS_FILE}: {name} is {found}, but the model of config.json has {fitting[name]}; "
                 "copy both files from the same checkpoint"
             )
+
+
+CHECKPOINTS = Checkpoints("an InternVideo2.5", outline, CONVERSIONS, UNUSED_TENSORS)

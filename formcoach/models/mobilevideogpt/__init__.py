@@ -1,42 +1,26 @@
 """The Mobile-VideoGPT family."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from formcoach.config import Recipe
 from formcoach.models.family import Family
 from formcoach.models.mobilevideogpt.original import PUBLISHED_05B, PUBLISHED_15B
 from formcoach.models.mobilevideogpt.sizes import read_sizes, sizes_of
-from formcoach.models.precision import Precision
 
 if TYPE_CHECKING:
-    from formcoach.models.layout import Layout
+    from formcoach.models.opening import Checkpoints
 
 
-def _load(folder: Path, precision: Precision) -> tuple[Any, Any]:
-    from formcoach.models.mobilevideogpt.checkpoint import load_checkpoint  # torch and transformers take seconds
+def _checkpoints() -> "Checkpoints":
+    from formcoach.models.mobilevideogpt.checkpoint import CHECKPOINTS  # torch and transformers take seconds
 
-    return load_checkpoint(folder, precision)
-
-
-def _open(folder: Path) -> "Layout":
-    from formcoach.models.mobilevideogpt.checkpoint import open_checkpoint
-
-    return open_checkpoint(folder)
-
-
-def _outline(folder: Path) -> tuple[Any, Any]:
-    from formcoach.models.mobilevideogpt.checkpoint import outline_checkpoint
-
-    return outline_checkpoint(folder)
+    return CHECKPOINTS
 
 
 MOBILEVIDEOGPT = Family(
     name="Mobile-VideoGPT",
     model_types=("MobileVideoGPT_qwen", "mobilevideogpt"),
-    load=_load,
-    open=_open,
-    outline=_outline,
+    checkpoints=_checkpoints,
     sizes=read_sizes,
     published={
         "Amshaker/Mobile-VideoGPT-0.5B": sizes_of(PUBLISHED_05B),
