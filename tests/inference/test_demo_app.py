@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
@@ -15,6 +16,7 @@ from formcoach.errors import UserError
 from formcoach.inference.app.gate import Gate
 from formcoach.inference.app.kept_clips import KeptClips
 from formcoach.inference.app.looking import frames_html, look
+from formcoach.inference.app.page import Page
 from formcoach.inference.app.server import build
 from formcoach.inference.app.uploads import MOST, Uploads
 from formcoach.inference.app.writing import BASE, ONLY, TUNED, Writer
@@ -151,6 +153,31 @@ def test_what_is_half_sent_or_never_looked_at_does_not_pile_up(tmp_path, monkeyp
     monkeypatch.setattr("formcoach.inference.app.uploads.SECONDS", -1)
     last = receive(uploads, b"clip").body.decode()
     assert [path.name for path in tmp_path.iterdir()] == [last]
+
+
+def test_an_answer_is_about_the_last_clip(predictor, clip, tmp_path):
+    uploads, visitor = Uploads(tmp_path), SimpleNamespace(session_hash="a")
+    page = Page(Writer(predictor), uploads, 20, 1)
+
+    def drop(data):
+        page.look(visitor, SimpleNamespace(name=receive(uploads, data).body.decode()))
+
+    def last(question):
+        return [change["value"] for change in list(page.answer(question, visitor))[-1].values()]
+
+    assert last(QUESTION) == ["Drop or record a clip first.", "", ""]
+    drop(clip.read_bytes())
+    assert last(QUESTION) == ["", *answers(predictor, clip).values()]
+    drop(b"garbage")
+    assert last(QUESTION)[0].startswith("The clip is not a video")
+    drop(clip.read_bytes())
+    assert last("x" * 1001) == ["The question has 1001 characters, and 1000 are taken. Shorten it.", "", ""]
+    begun = page.answer(QUESTION, visitor)
+    assert next(begun) and next(begun)
+    drop(clip.read_bytes())
+    assert [[change["value"] for change in changes.values()] for changes in begun] == [["", "", ""]]
+    page.forget(visitor)
+    assert last(QUESTION) == ["Drop or record a clip first.", "", ""]
 
 
 def receive(uploads, *chunks):

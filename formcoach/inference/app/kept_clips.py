@@ -6,13 +6,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from formcoach.data.video import Clip
+from formcoach.errors import UserError
 
 MOST = 16  # clips, some 5 MB each for the 8B's 8 frames
 SECONDS = 30 * 60.0
 
 
 class KeptClips:
-    """Keeps one clip of each visitor in memory: the newest few, each for a while.
+    """Keeps in memory one clip of each visitor, or what is wrong with it: the newest few, each for a while.
 
     Args:
         most: how many clips.
@@ -22,17 +23,19 @@ class KeptClips:
 
     def __init__(self, most: int = MOST, seconds: float = SECONDS, now: Callable[[], float] = time.monotonic) -> None:
         self._most, self._seconds, self._now = most, seconds, now
-        self._clips: OrderedDict[str, tuple[Clip, float]] = OrderedDict()  # by visitor, the last one used at the end
+        self._clips: OrderedDict[str, tuple[Clip | UserError, float]] = (
+            OrderedDict()
+        )  # by visitor, the last one used at the end
         self._lock = threading.Lock()
 
-    def keep(self, visitor: str, clip: Clip) -> None:
+    def keep(self, visitor: str, clip: Clip | UserError) -> None:
         """Keep a clip in place of the visitor's last one."""
         with self._lock:
             self._use(visitor, clip)
             while len(self._clips) > self._most:
                 self._clips.popitem(last=False)
 
-    def of(self, visitor: str) -> Clip | None:
+    def of(self, visitor: str) -> Clip | UserError | None:
         """Return the visitor's clip, if it is still kept."""
         with self._lock:
             self._drop_old()
@@ -48,7 +51,7 @@ class KeptClips:
             self._clips.pop(visitor, None)
             self._drop_old()
 
-    def _use(self, visitor: str, clip: Clip) -> None:
+    def _use(self, visitor: str, clip: Clip | UserError) -> None:
         self._clips[visitor] = clip, self._now()
         self._clips.move_to_end(visitor)
 

@@ -1,23 +1,24 @@
 """The page: a clip, its frames, a question, and the answers beside each other."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 import gradio as gr
 
 from formcoach.data.convert import QUESTION
+from formcoach.data.video import Clip
 from formcoach.errors import UserError
 from formcoach.inference.app.kept_clips import KeptClips
 from formcoach.inference.app.looking import frames_html, look
 from formcoach.inference.app.uploads import Uploads
-from formcoach.inference.app.writing import Writer
+from formcoach.inference.app.writing import Writer, Written
 from formcoach.pages import ASSETS
 
 LONGEST = 1000  # characters of a question
 _LOOKING = 2  # clips decoded at a time
 _WAITING = 32  # questions
-_WITHOUT_CLIP = "Drop or record a clip first."
 
 Changes = dict[Any, Any]  # of components, as Gradio takes them
 
@@ -48,23 +49,26 @@ class Page:
                     self._clip = _clip_input(most_seconds, most_megabytes)
                 with gr.Column(min_width=280):
                     self._question = _question_box()
-                    self._ask = gr.Button("Ask again", variant="primary", interactive=False)
+                    self._ask = gr.Button("Ask", variant="primary", interactive=False)
                     self._problem = gr.Textbox(
                         show_label=False, interactive=False, visible=False, elem_classes="problem", lines=1
                     )
             self._frames = gr.HTML(elem_classes="shown")
+            self._answers = {}
             with gr.Row():
-                self._answers = {model: _answer_box(model) for model in writer.models}
+                for model in writer.models:
+                    with gr.Column(min_width=280):
+                        self._answers[model] = _answer_box(model)
             self._connect()
         self.blocks.queue(api_open=False, max_size=_WAITING)
 
     def _connect(self) -> None:
         private = {"api_visibility": "private"}
-        model = private | {"concurrency_limit": 1, "concurrency_id": "model", "show_progress_on": self._problem}
+        model = private | {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "minimal"}
         answers = [self._problem, *self._answers.values()]
         shown = [self._frames, self._ask, *answers]
         looked = self._clip.upload(self.look, None, shown, concurrency_limit=_LOOKING, **private)
-        looked.then(self.answer_new, self._question, answers, **model)
+        looked.then(self.answer, self._question, answers, **model)
         gr.on([self._ask.click, self._question.submit], self.answer, self._question, answers, **model)
         self.blocks.unload(self.forget)
 
@@ -75,38 +79,58 @@ class Page:
             with self._uploads.taken(str(sent.name)) as path:
                 looked = look(path, self._writer.predictor, self._most_seconds)
         except UserError as problem:
-            return self._cleared(str(problem)) | {self._frames: "", self._ask: gr.update(interactive=False)}
+            self._kept.keep(request.session_hash, problem)
+            return self._looked("", str(problem))
         self._kept.keep(request.session_hash, looked.clip)
-        return self._cleared("") | {self._frames: frames_html(looked), self._ask: gr.update(interactive=True)}
-
-    def answer_new(self, question: str, request: gr.Request) -> Iterator[Changes]:
-        """Answer a question about a clip that was just looked at; if it could not be, say nothing else."""
-        if self._kept.of(request.session_hash) is not None:
-            yield from self.answer(question, request)
+        return self._looked(frames_html(looked), "")
 
     def answer(self, question: str, request: gr.Request) -> Iterator[Changes]:
-        """Answer a question about the visitor's last clip."""
-        clip = self._kept.of(request.session_hash)
+        """Answer a question about the visitor's last clip, until there is another one.
+
+        Each time all answers are given: of changes in quick succession, Gradio's page may show the last one only.
+        """
+        given: dict[str, Written] = {}
         try:
-            if clip is None:
-                raise UserError(_WITHOUT_CLIP)
-            for written in self._writer.write(clip, _checked(question)):
-                label = f"{written.model} · {written.seconds:.1f} s"
-                yield {self._answers[written.model]: gr.update(value=written.text, label=label)}
+            clip, asked = self._clip_of(request.session_hash), _checked(question)
+            yield self._told("", given)
+            with closing(self._writer.write(clip, asked)) as answers:
+                for written in answers:
+                    if self._kept.of(request.session_hash) is not clip:
+                        yield self._told("", {})
+                        return
+                    given[written.model] = written
+                    yield self._told("", given)
         except UserError as problem:
-            yield self._told(str(problem))
+            yield self._told(str(problem), given)
 
     def forget(self, request: gr.Request) -> None:
         """Drop the clip of a visitor who has left."""
         self._kept.forget(request.session_hash)
 
-    def _cleared(self, problem: str) -> Changes:
-        """Empty the page for the next clip."""
-        empty = {box: gr.update(value="", label=model) for model, box in self._answers.items()}
-        return self._told(problem) | empty
+    def _clip_of(self, visitor: str) -> Clip:
+        """Return the visitor's last clip.
 
-    def _told(self, problem: str) -> Changes:
-        return {self._problem: gr.update(value=problem, visible=bool(problem))}
+        Raises:
+            UserError: there is none, or what is wrong with it.
+        """
+        kept = self._kept.of(visitor)
+        if kept is None:
+            raise UserError("Drop or record a clip first.")
+        if isinstance(kept, UserError):
+            raise kept
+        return kept
+
+    def _looked(self, frames: str, problem: str) -> Changes:
+        return {self._frames: frames, self._ask: gr.update(interactive=not problem)} | self._told(problem, {})
+
+    def _told(self, problem: str, given: Mapping[str, Written]) -> Changes:
+        """Return what is wrong, if something is, and the answers so far; Gradio alters what it is given."""
+        changes = {self._problem: gr.update(value=problem, visible=bool(problem))}
+        for model, box in self._answers.items():
+            written = given.get(model)
+            label = f"{model} · {written.seconds:.1f} s" if written else model
+            changes[box] = gr.update(value=written.text if written else "", label=label)
+        return changes
 
 
 def _checked(question: str) -> str:
@@ -146,6 +170,4 @@ def _question_box() -> gr.Textbox:
 
 
 def _answer_box(model: str) -> gr.Textbox:
-    return gr.Textbox(
-        label=model, interactive=False, lines=4, max_lines=12, min_width=280, buttons=["copy"], elem_classes="answer"
-    )
+    return gr.Textbox(label=model, interactive=False, lines=4, max_lines=12, buttons=["copy"], elem_classes="answer")

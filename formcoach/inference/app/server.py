@@ -88,7 +88,12 @@ def build(writer: "Writer", folder: Path, most_seconds: int, most_megabytes: int
         ssr_mode=False,
         enable_monitoring=False,
         mcp_server=False,
-        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),  # none from the internet
+        theme=gr.themes.Default(
+            primary_hue="blue",
+            neutral_hue="slate",
+            font=["system-ui", "sans-serif"],  # the default ones come from the internet
+            font_mono=["monospace"],
+        ),
         css_paths=[ASSETS / "demo_app/style.css"],
     )
 
