@@ -60,7 +60,7 @@ async function startRecording() {
   record.textContent = "Stop";
   tell(`recording, ${seconds} seconds at most`);
   const started = recorder;
-  setTimeout(() => { if (started.state === "recording") started.stop(); }, 1000 * (seconds - 1));
+  setTimeout(() => { if (started.state === "recording") started.stop(); }, 950 * seconds); // the last frames take their time
 }
 
 record.addEventListener("click", () => { if (recorder) recorder.stop(); else startRecording(); });

@@ -5,6 +5,7 @@ import errno
 import importlib.util
 import ipaddress
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def serve(args: argparse.Namespace) -> None:
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the demo page needs gradio; run: pip install 'formcoach[demo]'")
     interrupt_on_terminate()
+    _end_with_the_terminal()
     with _listening(args.host, args.port) as listener:
         model = args.model_path or _default_model()
         print(f"loading {model} ...", flush=True)
@@ -109,6 +111,12 @@ def _run(app: "FastAPI", listener: socket.socket, writer: "Writer") -> None:
         writer.close()
 
 
+def _end_with_the_terminal() -> None:
+    """Take the end of the terminal for SIGTERM, unless `nohup` says otherwise."""
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+
+
 @contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
     """Hold the address from the beginning: what is wrong with it is told before a model is loaded.
@@ -124,7 +132,8 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             raise UserError(f"--port {port} is taken by another program; use another one") from None
         if error.errno == errno.EACCES:
             raise UserError(f"--port {port} is for administrators; use one from 1024 up") from None
-        raise UserError(f"--host {host} is not an address of this machine ({error.strerror})") from None
+        reason = error.strerror.partition(" (")[0]
+        raise UserError(f"--host {host} is not an address of this machine ({reason})") from None
     with listener:
         yield listener
 
