@@ -67,8 +67,10 @@ class Page:
         model = private | {"concurrency_limit": 1, "concurrency_id": "model", "show_progress": "minimal"}
         answers = [self._problem, *self._answers.values()]
         shown = [self._frames, self._ask, *answers]
-        looked = self._clip.upload(self.look, None, shown, concurrency_limit=_LOOKING, **private)
-        looked.then(self.answer, self._question, answers, **model)
+        # Another clip is taken while the last one's answer is still being written: by default it would be passed over.
+        always = {"trigger_mode": "multiple"}
+        looked = self._clip.upload(self.look, None, shown, concurrency_limit=_LOOKING, **always, **private)
+        looked.then(self.answer, self._question, answers, **always, **model)
         gr.on([self._ask.click, self._question.submit], self.answer, self._question, answers, **model)
         self.blocks.unload(self.forget)
 
@@ -95,8 +97,8 @@ class Page:
             yield self._told("", given)
             with closing(self._writer.write(clip, asked)) as answers:
                 for written in answers:
-                    if self._kept.of(request.session_hash) is not clip:
-                        yield self._told("", {})
+                    if (kept := self._kept.of(request.session_hash)) is not clip:
+                        yield self._told(str(kept) if isinstance(kept, UserError) else "", {})
                         return
                     given[written.model] = written
                     yield self._told("", given)
