@@ -1,5 +1,9 @@
 """Small real clips whose frames carry their number."""
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,6 +26,22 @@ def frame_numbers(frames: np.ndarray) -> list[int]:
     return ((columns[:, centres] > 125) << np.arange(BITS)).sum(axis=1).tolist()
 
 
+@contextmanager
+def clip_to_write(path: Path, **options) -> Iterator[av.container.OutputContainer]:
+    """Open a clip to write, and keep the priority of the thread that writes it.
+
+    SVT-AV1 gives the thread that opens it real-time priority where it may, which every process started later inherits:
+    under it a browser and its driver starve all the others.
+    """
+    before = (os.sched_getscheduler(0), os.sched_getparam(0)) if sys.platform == "linux" else None
+    try:
+        with av.open(str(path), "w", **options) as container:
+            yield container
+    finally:
+        if before:
+            os.sched_setscheduler(0, *before)
+
+
 def write_clip(
     path: Path,
     frames=20,
@@ -41,7 +61,7 @@ def write_clip(
     what the stream says of its colours.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options=mux or {}) as container:
+    with clip_to_write(path, options=mux or {}) as container:
         stream = container.add_stream(codec, rate=fps, options=options or {})
         stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
         for name, value in (tags or {}).items():

@@ -5,6 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from numbered_clips import clip_to_write
 
 from formcoach.data.sampling import frame_indices
 from formcoach.data.video import READERS, iterate_frames, probe, read_clip
@@ -46,7 +47,7 @@ def write(
     rng = np.random.default_rng(1)
     width, height = size
     scene = rng.integers(0, 255, (height // 8 + 3, width // 8 + 20, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
-    with av.open(str(path), "w") as container:
+    with clip_to_write(path) as container:
         try:
             stream = container.add_stream(codec, rate=30, options=options or {})
         except av.codec.codec.UnknownCodecError:
