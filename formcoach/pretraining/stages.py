@@ -23,6 +23,7 @@ class Pretraining:
         seed: of weights and samples.
         clips: clips that are drawn.
         pose_steps: steps of the first stage, `POSE_BATCH` frames each.
+        motion_steps: steps of what sees whole clips, where there is such a tower.
         attribute_steps: steps of the second stage, `ATTRIBUTE_BATCH` clips each.
         word_steps: steps of the third stage, `ROWS` rows of words each.
         steps: steps of the fourth stage, `BATCH` clips and a quarter of `ROWS` each.
@@ -33,6 +34,7 @@ class Pretraining:
     seed: int
     clips: int
     pose_steps: int
+    motion_steps: int
     attribute_steps: int
     word_steps: int
     steps: int

@@ -1,9 +1,10 @@
-"""The tiny model before it is trained: its sizes, its tokenizer, its recipe, and how it is saved."""
+"""What the tiny models have in common: sizes of the language model, the tokenizer, and how they are saved."""
 
 import copy
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,72 +19,35 @@ from formcoach.data.demo_motion import EXERCISES
 from formcoach.data.demo_words import WORDS
 from formcoach.files import replacing_folder, write_json
 from formcoach.models import RECIPE_FILE
-from formcoach.models.internvideo.configuration import InternVideoConfig
-from formcoach.models.internvideo.modeling import InternVideoForConditionalGeneration
-from formcoach.models.internvideo.processor import CONTROL_TOKENS, InternVideoProcessor
-from formcoach.pretraining.clips import SIDE
 
 VOCABULARY = 1024
 REPEAT = "Repeat these words.\n"
 SYSTEM_MESSAGE = "You watch a person move."
 
 
-# What the demo's training starts from; see `formcoach.config.Recipe`.
-RECIPE = Recipe(
-    epochs=8,
-    micro_batch_size=8,
-    global_batch_size=8,
-    lr=4e-3,
-    connector_lr=1e-4,
-    max_length=1024,
-    min_frames=8,  # seen in pretraining were 12; with these, training is faster and its validation loss no higher
-    max_frames=8,
-    selective_recompute=0.0,
-    cpu_dtype="auto",
-)
+def language_sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
+    """Return the sizes of the language model, for a Llama's or a Qwen2's configuration."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
 
 
-def tiny_config(tokenizer: PreTrainedTokenizerFast) -> InternVideoConfig:
-    """Return the sizes of the tiny model: 140 x 140 pixels, 25 tokens a frame merged to 16."""
-    return InternVideoConfig(
-        vision_config={
-            "hidden_size": 128,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "intermediate_size": 512,
-            "image_size": [SIDE, SIDE],
-            "patch_size": [14, 14],
-            "attention_bias": True,
-            "use_qk_norm": False,
-            "norm_type": "layer_norm",
-            "layer_scale_init_value": 1.0,
-        },
-        text_config={
-            "model_type": "llama",
-            "vocab_size": len(tokenizer),
-            "hidden_size": 192,
-            "intermediate_size": 512,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 4,
-            "max_position_embeddings": 2048,
-            "rms_norm_eps": 1e-5,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        },
-        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
-        downsample_ratio=0.5,
-        vision_feature_layer=-1,
-    )
-
-
-def make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer(control_tokens: tuple[str, ...]) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer on plain descriptions, prompts and ordinary words about bodies."""
     backend = Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    special = ["<unk>", "<s>", "</s>", *CONTROL_TOKENS]
+    special = ["<unk>", "<s>", "</s>", *control_tokens]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=[AddedToken(token, normalized=False, special=True) for token in special],
@@ -98,7 +62,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         bos_token="<s>",
         eos_token="</s>",
         pad_token="</s>",
-        additional_special_tokens=list(CONTROL_TOKENS),
+        additional_special_tokens=list(control_tokens),
         clean_up_tokenization_spaces=False,
     )
 
@@ -128,9 +92,9 @@ def initialise(part: nn.Module) -> None:
             nn.init.normal_(module.weight, std=module.in_features**-0.5)
 
 
-def save(model: InternVideoForConditionalGeneration, processor: InternVideoProcessor, output: Path) -> None:
+def save(model: Any, processor: Any, recipe: Recipe, output: Path) -> None:
     """Write the model in bfloat16 with its processor and recipe."""
     with replacing_folder(output) as folder:
         copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
         processor.save_pretrained(folder)
-        write_json(folder / RECIPE_FILE, asdict(RECIPE))
+        write_json(folder / RECIPE_FILE, asdict(recipe))

@@ -1,5 +1,6 @@
 """First stage of pretraining: the vision tower learns to see poses."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -9,10 +10,9 @@ from torch import Tensor, nn
 from formcoach.command import progress
 from formcoach.data.demo_descriptions import DescribedTake, attributes, described_take
 from formcoach.data.demo_motion import JOINTS
-from formcoach.models.internvideo.modeling import InternVideoForConditionalGeneration
-from formcoach.models.internvideo.processor import InternVideoProcessor
-from formcoach.pretraining.clips import FRAMES, SIDE, Drawn, mirror
+from formcoach.pretraining.clips import Drawn, mirror
 from formcoach.pretraining.stages import POSE_BATCH, Pretraining, make_optimizer, report, take_step
+from formcoach.pretraining.system import TinySystem
 
 
 class PoseReader(nn.Module):
@@ -40,38 +40,33 @@ class PoseReader(nn.Module):
         return joints, self.pose(patches[:, some]).unflatten(-1, (-1, 3))
 
 
-def read_poses(
-    tower: nn.Module, drawn: Drawn, held_out: Drawn, processor: InternVideoProcessor, plan: Pretraining
-) -> None:
+def read_poses(system: TinySystem, drawn: Drawn, held_out: Drawn, plan: Pretraining) -> None:
     """First stage: the vision tower learns to see poses, in mirrored and recoloured frames too."""
     torch.manual_seed(plan.seed + 1)
-    reader = PoseReader(tower.config.hidden_size, SIDE // 14)
-    optimizer, schedule = make_optimizer([tower, reader], plan.lr, plan.pose_steps)
-    frames, joints, poses = drawn.frames.flatten(0, 1), drawn.joints.flatten(0, 1), drawn.poses.flatten(0, 1)
+    frames, poses = drawn.frames.flatten(0, 1), drawn.poses.flatten(0, 1)
+    joints = system.in_view(drawn.joints).flatten(0, 1)
+    _, patches, channels = system.patches(system.pixels(frames[:1])).shape
+    reader = PoseReader(channels, math.isqrt(patches))
+    trained = [system.tower, reader]
+    optimizer, schedule = make_optimizer(trained, plan.lr, plan.pose_steps)
     begin = time.monotonic()
     for step in range(1, plan.pose_steps + 1):
         chosen = torch.randint(len(frames), (POSE_BATCH,))
-        pixels, where, pose = processor.pixel_values(frames[chosen].numpy()), joints[chosen], poses[chosen]
+        pixels, where, pose = system.pixels(frames[chosen]), joints[chosen], poses[chosen]
         if step % 2:
             pixels, where, pose = pixels.flip(-1), mirror(where, 1.0), mirror(pose, 0.0)
         pixels = pixels * (1 + 0.2 * torch.randn(len(chosen), 3, 1, 1)) + 0.2 * torch.randn(len(chosen), 3, 1, 1)
-        found, read = reader(_patches(tower, pixels))
+        found, read = reader(system.patches(pixels))
         loss = nn.functional.smooth_l1_loss(found, where, beta=0.02)
         loss = loss + nn.functional.smooth_l1_loss(read, pose.unsqueeze(1).expand_as(read), beta=0.05)
-        take_step(loss, optimizer, schedule, [tower, reader])
+        take_step(loss, optimizer, schedule, trained)
         report("poses", step, plan.pose_steps, loss, begin)
     with torch.inference_mode():
         errors = []
         for clip, truth in zip(held_out.frames, held_out.poses, strict=True):
-            _, read = reader(_patches(tower, processor.pixel_values(clip.numpy())))
+            _, read = reader(system.patches(system.pixels(clip)))
             errors.append((read.mean(dim=1) - truth).norm(dim=-1).mean())
         print(f"held-out people: joints {100 * torch.stack(errors).mean():.1f} cm off")
-
-
-def _patches(tower: nn.Module, pixels: Tensor) -> Tensor:
-    """Return the vision tower's patches, without its class token: (frames, patches, channels) float32."""
-    with torch.autocast("cpu", torch.bfloat16):
-        return tower(pixels).last_hidden_state[:, 1:].float()
 
 
 @dataclass(frozen=True)
@@ -80,30 +75,34 @@ class Seen:
 
     Attributes:
         samples: the clips.
-        tokens: (2, clips, FRAMES * 16, channels) what the connector gets: of each clip and of its mirror image.
+        features: what the connector gets, (2, clips, ...) each: of the clips and of their mirror images.
         attributes: (clips, 6) what their descriptions say.
     """
 
     samples: list[DescribedTake]
-    tokens: Tensor
+    features: dict[str, Tensor]
     attributes: Tensor
 
-    def pick(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return the numbers (count) of random clips, and the tokens of them or of their mirror images."""
+    def pick(self, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the numbers (count) of random clips, and the features of them or of their mirror images."""
         chosen, side = torch.randint(len(self.samples), (count,)), torch.randint(2, (count,))
-        return chosen, self.tokens[side, chosen].clone().float()  # normal tensors of what inference mode made
+        # Normal tensors of what inference mode made.
+        return chosen, {name: part[side, chosen].clone().float() for name, part in self.features.items()}
+
+    def all(self) -> dict[str, Tensor]:
+        """Return the features of all clips as they are."""
+        return {name: part[0].float() for name, part in self.features.items()}
 
 
 @torch.inference_mode()
-def see(model: InternVideoForConditionalGeneration, drawn: Drawn, processor: InternVideoProcessor, seed: int) -> Seen:
+def see(system: TinySystem, drawn: Drawn, seed: int) -> Seen:
     """Run the vision tower on clips and on their mirror images."""
     samples = [described_take(seed, number) for number in drawn.samples]
     truth = torch.tensor([attributes(sample.take.exercise, sample.take.style) for sample in samples])
-    count = FRAMES * model.config.tokens_per_frame
-    tokens = torch.empty(2, len(samples), count, 4 * model.config.vision_config.hidden_size, dtype=torch.bfloat16)
+    features: dict[str, Tensor] = {}
     for number, clip in enumerate(progress(drawn.frames, len(samples), "clips seen")):
-        pixels = processor.pixel_values(clip.numpy())
-        with torch.autocast("cpu", torch.bfloat16):
-            both = model.model.merge_frames(torch.cat([pixels, pixels.flip(-1)]))
-        tokens[:, number] = both.reshape(2, count, -1)
-    return Seen(samples, tokens, truth)
+        for name, part in system.features(clip.numpy()).items():
+            if number == 0:
+                features[name] = torch.empty(2, len(samples), *part.shape[1:], dtype=torch.bfloat16)
+            features[name][:, number] = part
+    return Seen(samples, features, truth)
