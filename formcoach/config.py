@@ -2,15 +2,15 @@
 
 import argparse
 import math
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from formcoach.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[1]
-DEFAULT_DATASETS = "data/diy_ft_data.json"
-DEFAULT_WORK_DIR = "work_dirs/qevd_fit_300k_internvideo2_5_r16"
+CHECKPOINT = re.compile(r"(?:step_|checkpoint-)(\d+)")  # folder of a checkpoint in a run directory
 
 # As users write it (the recipe's names and PyTorch's) -> PyTorch's name.
 DTYPES = {
@@ -42,7 +42,9 @@ class Recipe:
         weight_decay: AdamW's, on matrices only.
         warmup_ratio: share of all steps in which the learning rates rise linearly.
         max_grad_norm: the gradients' norm is cut to this.
-        max_length: longest sample in tokens, visual ones included.
+        max_length: longest sample in tokens.
+        max_length_of: what they are counted of: ``all``, or ``text``: visual tokens come on top.
+        pack_max_length: most tokens of a row of packed samples, visual ones included; None: `max_length`.
         min_frames: fewest frames of a clip.
         max_frames: most frames of a clip.
         lora_rank: rank of the adapters.
@@ -66,6 +68,8 @@ class Recipe:
     warmup_ratio: float = 0.03
     max_grad_norm: float = 1.0
     max_length: int = 8192
+    max_length_of: Literal["all", "text"] = "all"
+    pack_max_length: int | None = None
     min_frames: int = 8
     max_frames: int = 8
     lora_rank: int = 16
@@ -82,8 +86,8 @@ class TrainingConfig:
 
     Args:
         model: what was asked for: a name, a hub id or a path.
-        datasets: registry of the training datasets (`data/diy_ft_data.json`).
-        val_datasets: registry of the validation datasets; None: no validation.
+        datasets: registry of the training datasets (`data/diy_ft_data.json`), or a file of conversations.
+        val_datasets: the same for validation; None: no validation.
         work_dir: the run directory.
         deepspeed: path of the DeepSpeed configuration; None: plain PyTorch.
         freeze_llm: leave the language model without trained adapters.
@@ -142,6 +146,7 @@ class TrainingConfig:
     warmup_ratio: float
     max_grad_norm: float
     max_length: int
+    max_length_of: str
     min_frames: int
     max_frames: int
     lora_rank: int
@@ -219,29 +224,48 @@ RESUMABLE = frozenset(
 )
 
 
-def resolve(args: argparse.Namespace, model: str, recipe: Recipe, deepspeed: str | None) -> TrainingConfig:
+@dataclass(frozen=True)
+class Defaults:
+    """What a run takes where the user names nothing.
+
+    Args:
+        model: the model.
+        recipe: the model's.
+        datasets: what is trained on.
+        work_dir: the run directory.
+    """
+
+    model: str
+    recipe: Recipe
+    datasets: str
+    work_dir: str
+
+
+def resolve(args: argparse.Namespace, defaults: Defaults, deepspeed: str | None) -> TrainingConfig:
     """Return the settings of a run: what the user gave, else what the model's recipe says.
 
     Args:
         args: the parsed command line.
-        model: what the user named, or the default model.
-        recipe: of that model.
+        defaults: what is taken in place of what it does not say.
         deepspeed: path of the DeepSpeed configuration or None, see `formcoach.training.sharding`.
 
     Raises:
         UserError: settings that contradict each other.
     """
     given = {field.name: vars(args).get(field.name) for field in fields(TrainingConfig)}
-    given |= {name: value for name, value in asdict(recipe).items() if given[name] is None}
+    given |= {name: value for name, value in asdict(defaults.recipe).items() if given[name] is None}
+    given["datasets"] = args.datasets or defaults.datasets
     if given["eval_interval"] is None:
         given["eval_interval"] = given["checkpoint_interval"]
     if given["pack_max_length"] is None:
         given["pack_max_length"] = given["max_length"]
     if args.dset_pack and args.micro_batch_size is None:
         given["micro_batch_size"] = given["global_batch_size"]  # the length alone decides what a row holds
-    given["val_datasets"] = args.val_datasets or _validation_beside(args.datasets)
-    given.update(model=model, deepspeed=deepspeed, dtype=DTYPES[args.dtype])
-    given["work_dir"] = args.work_dir or _run_of(args.resume_from) or DEFAULT_WORK_DIR
+    if args.pack_max_length is not None and not args.dset_pack:
+        raise UserError("--pack-max-length needs --dset-pack; add it")
+    given["val_datasets"] = args.val_datasets or _validation_beside(given["datasets"])
+    given.update(model=args.model or defaults.model, deepspeed=deepspeed, dtype=DTYPES[args.dtype])
+    given["work_dir"] = args.work_dir or _run_of(args.resume_from) or defaults.work_dir
     config = TrainingConfig(**given)
     _check(config)
     return config
@@ -275,8 +299,6 @@ def _check_lora(config: TrainingConfig) -> None:
 def _check_data_flags(config: TrainingConfig) -> None:
     if config.concat_before_pack and not config.dset_pack:
         raise UserError("--concat-before-pack needs --dset-pack; add it")
-    if config.pack_max_length != config.max_length and not config.dset_pack:
-        raise UserError("--pack-max-length needs --dset-pack; add it")
     if config.feature_variants and not config.feature_cache:
         raise UserError("--feature-variants needs --feature-cache DIR; add it")
     if config.feature_cache and config.trains_vit:
@@ -298,13 +320,14 @@ def interval_steps(interval: float, total: int) -> int:
 
 def _validation_beside(datasets: str) -> str | None:
     path = Path(datasets)
-    beside = path.with_name(f"{path.stem}_val{path.suffix}")
+    stem = path.stem.removesuffix("_train")  # as of conversations; a list of data sets has none
+    beside = path.with_name(f"{stem}_val{path.suffix}")
     return str(beside) if beside.is_file() else None
 
 
 def _run_of(checkpoint: str | None) -> str | None:
-    """Return the run directory of a `step_N` folder; a run directory is its own."""
+    """Return the run directory of a checkpoint's folder; a run directory is its own."""
     if checkpoint is None:
         return None
     path = Path(checkpoint)
-    return str(path.parent if path.name.startswith("step_") else path)
+    return str(path.parent if CHECKPOINT.fullmatch(path.name) else path)

@@ -10,11 +10,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from formcoach.config import CHECKPOINT
 from formcoach.errors import UserError
 from formcoach.files import read_json
 from formcoach.inference.runs import repetitions
 from formcoach.models.location import BestCheckpoint
-from formcoach.training.run_directory import BEST, METRICS, SETTINGS, STEP
+from formcoach.training.run_directory import BEST, METRICS, SETTINGS
 
 REMEDY = "Name a run directory, or make one with scripts/finetune_qved.sh"
 
@@ -99,15 +100,16 @@ class _Settings(msgspec.Struct, frozen=True):
     settings: dict[str, Any]
 
 
-def newest_recorded_run(default: Path) -> Path:
-    """Return the newest run that has logged something: the default run or one of its repetitions (`_2`, `_3`, ...).
+def newest_recorded_run(folders: Sequence[Path]) -> Path:
+    """Return the newest run that has logged something, of some runs and their repetitions (`_2`, `_3`, ...).
 
     Raises:
         UserError: there is none.
     """
-    runs = [path for path in repetitions(default) if all((path / name).is_file() for name in (METRICS, SETTINGS))]
+    found = (path for folder in folders for path in repetitions(folder))
+    runs = [path for path in found if all((path / name).is_file() for name in (METRICS, SETTINGS))]
     if not runs:
-        raise UserError(f"{default}: no run yet. {REMEDY}")
+        raise UserError(f"{folders[0]}: no run yet. {REMEDY}")
     return max(runs, key=lambda path: (path / SETTINGS).stat().st_mtime_ns)
 
 
@@ -192,7 +194,7 @@ def _read_best(path: Path) -> tuple[int, float] | None:
         best = msgspec.convert(read_json(path, remedy), BestCheckpoint)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {error}. {remedy}") from None
-    name = STEP.fullmatch(best.checkpoint)
+    name = CHECKPOINT.fullmatch(best.checkpoint)
     return (int(name[1]), best.val_loss) if name else None
 
 

@@ -10,10 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from formcoach.errors import UserError
 from formcoach.files import inside
+
+if TYPE_CHECKING:
+    from formcoach.models.family import Family
 
 PASS, NOTICE, FAIL = "✓", "!", "✗"
 LABEL_FILES = ("ground_truth.json", "fine_grained_labels_with_worker_ids.json", "fine_grained_labels.json")
@@ -23,6 +26,7 @@ SCRIPTS = (
     "initialize_dataset.sh",
     "verify_qved_setup.sh",
     "finetune_qved.sh",
+    "finetune_mobilevideogpt.sh",
     "run_inference.sh",
     "quickstart_finetune.sh",
     "zero2.json",
@@ -30,10 +34,8 @@ SCRIPTS = (
 PREPARE = "run: bash scripts/initialize_dataset.sh"
 SET_UP = "run: bash scripts/setup_env.sh"
 MIN_PYTHON = (3, 11)
-_8B = "the 8B model"
-_8B_GPU_GB = 23  # what a 24 GB card reports; LoRA r16 on bf16 weights, micro batch 1, 8 frames
 _TINY_DISK_GB = 1
-_8B_DISK_GB = 25  # 16 GB of weights, checkpoints and room for a temporary copy
+_REPORTED = 0.95  # of a card's GB, what it reports in GiB: 22.5 of 24
 _NAMED = 3  # bad clips named in full; of the others the number
 
 
@@ -65,6 +67,7 @@ class Setup:
         project: the repository's folder.
         dataset: the folder of labels and clips.
         splits: the folder of `qevd_fit_300k_*.jsonl`.
+        family: of the model.
         model: what shall be trained; None: the default.
         work_dir: where runs are written.
     """
@@ -72,6 +75,7 @@ class Setup:
     project: Path
     dataset: Path
     splits: Path
+    family: "Family"
     model: str | None
     work_dir: Path
 
@@ -81,12 +85,12 @@ def checks(setup: Setup) -> Iterator[Check]:
     gpus = find_gpus()
     yield check_python()
     yield check_packages()
-    yield check_gpu(gpus)
+    yield check_gpu(setup.family, gpus)
     yield check_compiler(gpus)
-    yield check_model(setup.model, gpus)
+    yield check_model(setup.family, setup.model, gpus)
     yield from check_data(setup)
     yield check_scripts(setup.project / "scripts")
-    yield check_disk(setup.work_dir, gpus)
+    yield check_disk(setup.work_dir, setup.family, gpus)
 
 
 def check_python() -> Check:
@@ -139,20 +143,22 @@ def find_gpus() -> list[Gpu]:
     return [Gpu(name.strip(), float(memory) / 1024) for name, memory in rows if memory.strip().isdigit()]
 
 
-def check_gpu(gpus: Sequence[Gpu]) -> Check:
+def check_gpu(family: "Family", gpus: Sequence[Gpu]) -> Check:
     """Say which GPU there is and what its memory is enough for; none is a notice."""
     if not gpus:
         return Check(
             NOTICE,
             "GPU",
-            f"none: without --model, `tiny` is trained on the CPU, which takes minutes; {_8B} needs a GPU of 24 GB",
+            f"none: without --model, `{family.tiny}` is trained on the CPU, which takes minutes; {family.large} needs "
+            f"a GPU of {family.gpu_gb} GB",
         )
     gpu = gpus[0]
     found = f"{gpu.name}, {gpu.memory:.0f} GiB" + (f" (and {len(gpus) - 1} more)" if len(gpus) > 1 else "")
     if (_version("torch") or "").endswith("+cpu"):
         return Check(NOTICE, "GPU", f"{found}, but torch is built for the CPU and will not use it; {SET_UP}")
-    if gpu.memory < _8B_GPU_GB:
-        return Check(NOTICE, "GPU", f"{found}: {_8B} needs 24 GB; train it with --quantization nf4")
+    if gpu.memory < _REPORTED * family.gpu_gb:
+        needs = f"{family.large} needs {family.gpu_gb} GB"
+        return Check(NOTICE, "GPU", f"{found}: {needs}; train it with --quantization nf4")
     return Check(PASS, "GPU", found)
 
 
@@ -165,18 +171,22 @@ def check_compiler(gpus: Sequence[Gpu]) -> Check:
     return Check(NOTICE if gpus else FAIL, "C++ compiler", f"none, and DeepSpeed on the CPU needs one; {remedy}")
 
 
-def check_model(model: str | None, gpus: Sequence[Gpu]) -> Check:
+def check_model(family: "Family", model: str | None, gpus: Sequence[Gpu]) -> Check:
     """Say which model would be trained, and whether a local one is there."""
+    from formcoach.models.location import PACKAGED
+
     if model is None:
-        model = "OpenGVLab/InternVideo2_5_Chat_8B" if gpus else "tiny"
-    if model == "tiny":
-        return Check(PASS, "model", "tiny, which comes with the package")
+        model = family.large if gpus else family.tiny
+    if model in PACKAGED:
+        return Check(PASS, "model", f"{model}, which comes with the package")
     path = Path(model).expanduser()
     if path.is_dir():
         complete = (path / "config.json").is_file() or (path / "adapter_config.json").is_file()
         return Check(PASS, "model", model) if complete else Check(FAIL, "model", f"{model} has no config.json")
     if path.is_absolute() or model.startswith(".") or model.partition("@")[0].count("/") != 1:
-        return Check(FAIL, "model", f"{model}: no such folder; give a folder, a hub id (owner/name) or tiny")
+        return Check(
+            FAIL, "model", f"{model}: no such folder; give a folder, a hub id (owner/name) or {' or '.join(PACKAGED)}"
+        )
     return Check(PASS, "model", f"{model}, from the hub (downloaded at its first use)")
 
 
@@ -188,33 +198,38 @@ def check_data(setup: Setup) -> Iterator[Check]:
         return
     from formcoach.data.annotations import read_conversations
 
-    yield check_labels(setup.dataset, setup.splits)
+    yield check_labels(setup)
     splits = {}
     try:
         for name in SPLITS:
-            path = split_path(setup.splits, name)
+            path = split_file(setup, name)
             if path.exists() or name == "train":
                 splits[name] = read_conversations(path)
     except UserError as error:
         yield Check(FAIL, "splits", str(error))
         return
-    yield check_splits(splits, setup.splits)
-    yield check_registry(setup.splits.parent / "diy_ft_data.json")
+    yield check_splits(splits, split_file(setup, "train"))
+    if setup.family.runs.conversations is None:
+        yield check_registry(setup.splits.parent / "diy_ft_data.json")
     yield check_clips(setup.dataset, sorted({record.video for records in splits.values() for record in records}))
 
 
-def split_path(folder: Path, name: str) -> Path:
-    """Return the file of a split."""
-    return folder / f"qevd_fit_300k_{name}.jsonl"
+def split_file(setup: Setup, name: str) -> Path:
+    """Return the file of a split, in the form that the family trains on."""
+    conversations = setup.family.runs.conversations
+    if conversations is not None:
+        return setup.dataset / conversations.format(split=name)
+    return setup.splits / f"qevd_fit_300k_{name}.jsonl"
 
 
-def check_labels(dataset: Path, splits: Path) -> Check:
+def check_labels(setup: Setup) -> Check:
     """Check the label file that the splits are made from; once they are made, its absence is a notice."""
     from formcoach.data.annotations import read_labels
 
+    dataset = setup.dataset
     path = next((dataset / name for name in LABEL_FILES if (dataset / name).is_file()), None)
     if path is None:
-        mark = NOTICE if split_path(splits, "train").is_file() else FAIL
+        mark = NOTICE if split_file(setup, "train").is_file() else FAIL
         names = f"{LABEL_FILES[0]} and no {LABEL_FILES[2]}"
         return Check(mark, "labels", f"{dataset} has no {names}; put one there (dataset/README.md shows the form)")
     try:
@@ -223,11 +238,11 @@ def check_labels(dataset: Path, splits: Path) -> Check:
         return Check(FAIL, "labels", str(error))
 
 
-def check_splits(splits: dict[str, list], folder: Path) -> Check:
+def check_splits(splits: dict[str, list], train: Path) -> Check:
     """Check that there is something to train on, and that no clip and nobody is in two splits."""
     counts = ", ".join(f"{len({record.video for record in records})} {name}" for name, records in splits.items())
     if not splits["train"]:
-        return Check(FAIL, "splits", f"{split_path(folder, 'train')} holds no clips; {PREPARE}")
+        return Check(FAIL, "splits", f"{train} holds no clips; {PREPARE}")
     for one, other in combinations(splits, 2):
         clips = {record.video for record in splits[one]} & {record.video for record in splits[other]}
         people = {record.person for record in splits[one]} & {record.person for record in splits[other]} - {None}
@@ -237,7 +252,7 @@ def check_splits(splits: dict[str, list], folder: Path) -> Check:
     missing = [name for name in SPLITS if not splits.get(name)]
     if missing:
         return Check(NOTICE, "splits", f"{counts}; no {' and no '.join(missing)}: nothing to measure on; {PREPARE}")
-    return Check(PASS, "splits", f"{counts} clips in {folder}")
+    return Check(PASS, "splits", f"{counts} clips in {train.parent}")
 
 
 def check_registry(path: Path) -> Check:
@@ -283,13 +298,13 @@ def check_scripts(folder: Path) -> Check:
     return Check(PASS, "scripts", f"{len(SCRIPTS)} in {folder}")
 
 
-def check_disk(work_dir: Path, gpus: Sequence[Gpu]) -> Check:
+def check_disk(work_dir: Path, family: "Family", gpus: Sequence[Gpu]) -> Check:
     """Check the room for checkpoints."""
     existing = next(path for path in (work_dir, *work_dir.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free / 2**30
     found = f"{free:.1f} GiB free for {work_dir}"
     if free < _TINY_DISK_GB:
         return Check(FAIL, "disk", f"{found}; free at least {_TINY_DISK_GB} GiB")
-    if gpus and free < _8B_DISK_GB:
-        return Check(NOTICE, "disk", f"{found}; {_8B} and its checkpoints want {_8B_DISK_GB} GiB")
+    if gpus and free < family.disk_gb:
+        return Check(NOTICE, "disk", f"{found}; {family.large} and its checkpoints want {family.disk_gb} GiB")
     return Check(PASS, "disk", found)

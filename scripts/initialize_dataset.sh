@@ -11,13 +11,10 @@
 # Arguments are those of utils/initialize_dataset.py and utils/qved_from_fine_labels.py (see --help of each).
 set -euo pipefail
 
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-if [[ "${1:-}" == "--help" || "${1:-}" == "-h" ]]; then sed -n '2,/^set/{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0; fi
-PYTHON="$(bash "$ROOT/scripts/setup_env.sh" --print-python)"
-PROJECT="$ROOT/"
-if [[ "$PWD" == "$ROOT" ]]; then PROJECT=""; fi # in the project's folder messages need no long paths
+# shellcheck source=scripts/preamble.sh
+source "$(dirname "${BASH_SOURCE[0]}")/preamble.sh"
 
 exec "$PYTHON" "$ROOT/utils/initialize_dataset.py" \
-  --dataset-dir "${DATASET_DIR:-${PROJECT}dataset}" \
-  --output-dir "${OUTPUT_DIR:-${PROJECT}data/annotaions}" \
+  --dataset-dir "$DATASET_DIR" \
+  --output-dir "$OUTPUT_DIR" \
   "$@"

@@ -3,28 +3,28 @@
 # finished is kept and not repeated.
 #
 #   bash scripts/quickstart_finetune.sh                              # the demo, if dataset/ is empty
+#   bash scripts/quickstart_finetune.sh --family mobilevideogpt      # the same with the other kind of model
 #   EPOCHS=5 bash scripts/quickstart_finetune.sh --quantization nf4  # settings and flags of scripts/finetune_qved.sh
 #   bash scripts/quickstart_finetune.sh --skip-bad-clips             # leave out clips that cannot be read
 #   bash scripts/quickstart_finetune.sh --fresh                      # train again, into the next free run directory
 set -euo pipefail
 
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-if [[ "${1:-}" == "--help" || "${1:-}" == "-h" ]]; then sed -n '2,/^set/{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0; fi
+# shellcheck source=scripts/preamble.sh
+source "$(dirname "${BASH_SOURCE[0]}")/preamble.sh"
+export DATASET_DIR OUTPUT_DIR
 reuse=--reuse
 if [[ "${1:-}" == "--fresh" ]]; then reuse=""; shift; fi
-skip=() # what concerns the data as well
-frozen=yes
-for flag in "$@"; do
-    if [[ "$flag" == "--skip-bad-clips" ]]; then skip=("$flag"); fi
-    if [[ "$flag" == "--lora-vit" || "$flag" == "--lora_vit" ]]; then frozen=""; fi
+skip=() family=() frozen=yes # what concerns more than the training
+for number in $(seq $#); do
+    case "${!number}" in
+        --skip-bad-clips) skip=("${!number}") ;;
+        --lora-vit | --lora_vit) frozen="" ;;
+        --family) next=$((number + 1)); family=("${!number}" "${!next:-}") ;;
+        --family=*) family=("${!number}") ;;
+    esac
 done
-PROJECT="$ROOT/"
-if [[ "$PWD" == "$ROOT" ]]; then PROJECT=""; fi # in the project's folder messages need no long paths
-export DATASET_DIR="${DATASET_DIR:-${PROJECT}dataset}" OUTPUT_DIR="${OUTPUT_DIR:-${PROJECT}data/annotaions}"
 step() { printf '\n== %s ==\n' "$*"; }
-
 step "1/5 environment"
-PYTHON="$(bash "$ROOT/scripts/setup_env.sh" --print-python)"
 echo "$PYTHON"
 
 step "2/5 data"
@@ -41,13 +41,13 @@ done
 if [[ "$stale" ]]; then bash "$ROOT/scripts/initialize_dataset.sh" --yes ${skip[@]+"${skip[@]}"}; else echo "$train is newer than the labels: kept"; fi
 
 step "3/5 check"
-bash "$ROOT/scripts/verify_qved_setup.sh"
+bash "$ROOT/scripts/verify_qved_setup.sh" ${family[@]+"${family[@]}"}
 
 step "4/5 training"
 cache=() # 2 GB at most for the 8B; flags come after it and win
 if [[ "$frozen" && "$(wc -l <"$train")" -le 2000 ]]; then cache=(--feature-cache "$(dirname "$OUTPUT_DIR")/features"); fi
 bash "$ROOT/scripts/finetune_qved.sh" ${reuse:+"$reuse"} ${cache[@]+"${cache[@]}"} "$@"
-"$PYTHON" "$ROOT/utils/plot_training_stats.py" --work_dir "${WORK_DIR:-${PROJECT}work_dirs/qevd_fit_300k_internvideo2_5_r16}" \
+"$PYTHON" "$ROOT/utils/plot_training_stats.py" --project_dir "${PROJECT:-.}" ${WORK_DIR:+--work_dir "$WORK_DIR"} \
     | tail -n 1 | sed 's/^wrote/curves:/' || true # the evaluation does not need them
 
 step "5/5 evaluation on held-out clips"

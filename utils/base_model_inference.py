@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from formcoach.command import command_parser, run
-from formcoach.inference.options import add_clip_flags, add_flag, add_model_flags, add_test_flags, load_once
+from formcoach.inference.options import add_clip_flags, add_flag, add_model_flags, add_test_flags, load_once, test_file
 from formcoach.processes import Place, in_processes
 
-_OF_TEST_SPLIT = ("test_json", "data_path", "limit", "batch_size", "output")
+_OF_TEST_SPLIT = ("test_json", "splits_dir", "data_path", "limit", "batch_size", "output")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +54,7 @@ def _test_split(args: argparse.Namespace, where: Place) -> int:
     from formcoach.inference.group import group_of
 
     args.model_path = args.model_path or _default_model(tell=where.rank == 0)
-    test_set = read_test_set(args.test_json, args.data_path, args.limit)
+    test_set = read_test_set(test_file(args, args.model_path), args.data_path, args.limit)
     checkpoint = Checkpoint.find(args.model_path, args.base_model)
     path = args.output or checkpoint.results / "base_predictions.jsonl"
     settings = checkpoint.settings(test_set, REAL, args, base=True)

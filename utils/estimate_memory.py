@@ -7,7 +7,7 @@ from dataclasses import replace
 from formcoach.command import command_parser, positive, run
 from formcoach.errors import UserError
 from formcoach.inference.options import add_flag
-from formcoach.models import LARGE, sizes_for
+from formcoach.models import FAMILIES, sizes_for
 from formcoach.models.sizes import ModelSizes
 from formcoach.training.memory import CARDS, GB, Estimate, estimate, largest_micro_batch, trained_weights
 from formcoach.training.workload import (
@@ -35,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _add_data_flags(parser: argparse.ArgumentParser) -> None:
+    large = FAMILIES[0].large
     parser.add_argument(
-        "--model", default=LARGE, metavar="NAME", help="hub id, folder or `tiny` (default: %(default)s)"
+        "--model", default=large, metavar="NAME", help="hub id, folder or `tiny` (default: %(default)s)"
     )
     add_flag(parser, "--max_num_frames", type=positive, default=8, metavar="N", help="of a clip (default: %(default)s)")
     add_flag(

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from formcoach.command import command_parser, run
-from formcoach.config import DEFAULT_WORK_DIR
-from formcoach.inference.options import add_flag
+from formcoach.inference.runs import add_run_folders, run_folders
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,14 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser(__doc__, "python utils/plot_training_stats.py work_dirs/my_run")
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directory; several are compared")
     parser.add_argument("--run", action="append", default=[], type=Path, metavar="DIR", help="the same")
-    add_flag(
-        parser,
-        "--work_dir",
-        type=Path,
-        default=Path(DEFAULT_WORK_DIR),
-        metavar="DIR",
-        help="without a run: the newest one there or at its repetitions _2, _3, ... (default: %(default)s)",
-    )
+    add_run_folders(parser)
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="for the pictures (plots/ of the run; plots/compared/ of the first)"
     )
@@ -30,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from formcoach.curves import newest_recorded_run, read_curves
     from formcoach.plots import write_plots
 
-    folders = list(dict.fromkeys([*args.runs, *args.run])) or [newest_recorded_run(args.work_dir)]
+    folders = list(dict.fromkeys([*args.runs, *args.run])) or [newest_recorded_run(run_folders(args))]
     runs = [read_curves(folder) for folder in folders]
     for note in (note for one in runs for note in one.notes):
         print(f"notice: {note}")

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from formcoach.command import command_parser, run
-from formcoach.config import DEFAULT_WORK_DIR
+from formcoach.data.convert import QUESTION
 from formcoach.errors import UserError
 from formcoach.evaluation.options import add_score_flags, judge_of
 from formcoach.inference.options import add_flag, add_model_flags, add_test_flags
+from formcoach.inference.runs import add_run_folders, run_folders
 from formcoach.processes import Place, in_processes
 
 if TYPE_CHECKING:
@@ -24,14 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser(__doc__, "python utils/test_inference.py --model_path work_dirs/my_run --compare")
     add_model_flags(parser, "the newest run")
     add_flag(parser, "--hf_repo", metavar="REPO", help="a model on the hub, owner/name[@revision], for --model_path")
-    add_flag(
-        parser,
-        "--work_dir",
-        type=Path,
-        default=Path(DEFAULT_WORK_DIR),
-        metavar="DIR",
-        help="without --model_path: the newest run there or at its repetitions _2, _3, ... (default: %(default)s)",
-    )
+    add_run_folders(parser)
     add_test_flags(parser)
     add_score_flags(parser)
     parser.add_argument("--report", action="store_true", help="write a page and a spreadsheet beside the results")
@@ -59,10 +53,10 @@ def _evaluate(args: argparse.Namespace, where: Place) -> int:
     from formcoach.evaluation.evaluate import answer_test_set, common_clips, present, read_test_set, refuse_failures
     from formcoach.evaluation.reports import write_reports
     from formcoach.inference.group import group_of
-    from formcoach.inference.options import load_once
+    from formcoach.inference.options import load_once, test_file
 
     model_path = _model_path(args, where)
-    test_set = read_test_set(args.test_json, args.data_path, args.limit)
+    test_set = read_test_set(test_file(args, model_path), args.data_path, args.limit)
     checkpoint = Checkpoint.find(model_path, args.base_model)
     folder = args.output_dir or checkpoint.results
     control = "" if args.frames == "real" else f".{args.frames}"
@@ -104,16 +98,17 @@ def _model_path(args: argparse.Namespace, where: Place) -> str:
         raise UserError(f"--hf_repo {args.hf_repo} is not owner/name[@revision]; --model_path names what is on a disk")
     if args.hf_repo or args.model_path:
         return args.hf_repo or args.model_path
-    found = str(newest_run(args.work_dir))
+    found = str(newest_run(run_folders(args)))
     if where.rank == 0:
         print(f"model: {found} (the newest run; --model_path names another)", flush=True)
     return found
 
 
 def _next_command(model_path: str, test_set: "TestSet") -> str:
-    clip = test_set.root / test_set.records[0].video
-    words = ["python", "utils/infer_qved.py", "--model_path", model_path, "--video_path", str(clip)]
-    return shlex.join(words)
+    record = test_set.records[0]
+    words = ["python", "utils/infer_qved.py", "--model_path", model_path]
+    words += ["--video_path", str(test_set.root / record.video)]
+    return shlex.join(words + (["--prompt", record.question] if record.question != QUESTION else []))
 
 
 if __name__ == "__main__":

@@ -4,27 +4,43 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from formcoach.command import add_folders, command_parser, run
-from formcoach.config import DEFAULT_WORK_DIR, PROJECT
+from formcoach.config import PROJECT
 from formcoach.errors import UserError
+from formcoach.verify import FAIL, Setup, check_packages, checks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        UserError: training cannot start; says what to put right.
+    """
+    packages = check_packages()
+    if packages.mark == FAIL:
+        raise UserError(str(packages))
+
+    from formcoach.models import FAMILIES, family_named
+
     parser = command_parser(__doc__, "python utils/verify_setup.py --dataset-dir dataset")
     add_folders(parser, "labels and clips", "the three split files")
-    parser.add_argument("--model", metavar="NAME", help="what shall be trained (default: the 8B on a GPU, else tiny)")
-    parser.add_argument("--work-dir", type=Path, default=Path(DEFAULT_WORK_DIR), help="where runs are written")
+    keys = [family.key for family in FAMILIES]
+    parser.add_argument("--family", choices=keys, default=keys[0], help="of the model (default: %(default)s)")
+    parser.add_argument("--model", metavar="NAME", help="what shall be trained (default: by --family and GPU)")
+    parser.add_argument("--work-dir", type=Path, metavar="DIR", help="where runs are written (default: the family's)")
+    parser.add_argument(
+        "--project-dir", type=Path, default=Path(), help="where default run directories lie (%(default)s)"
+    )
     args = parser.parse_args(argv)
 
-    from formcoach.verify import FAIL, Setup, checks
-
+    family = family_named(args.family)
+    work_dir = args.work_dir or args.project_dir / family.runs.work_dir
     failed = []
-    for check in checks(Setup(PROJECT, args.dataset_dir, args.output_dir, args.model, args.work_dir)):
+    for check in checks(Setup(PROJECT, args.dataset_dir, args.output_dir, family, args.model, work_dir)):
         print(check, flush=True)
         failed += [check.what] if check.mark == FAIL else []
     if failed:
         raise UserError(f"training cannot start: {', '.join(failed)} (lines marked {FAIL}); put that right first")
-    print("training can start: bash scripts/finetune_qved.sh")
+    print(f"training can start: bash {family.script}")
     return 0
 
 

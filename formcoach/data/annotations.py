@@ -13,6 +13,7 @@ from formcoach.errors import UserError
 from formcoach.files import parse_json, read_bytes, read_json, read_json_bytes, write_text
 
 IMAGE = "<image>\n"  # what the public recipe expects in front of the question, in place of the clip
+MOBILE_PREFIX = "dataset/"  # in front of paths in Mobile-VideoGPT's form, which start at the project's folder
 PREPARE = "Run: bash scripts/initialize_dataset.sh"
 FEEDBACK = "feedbacks_short_clips.json"
 QUESTIONS = "questions.json"
@@ -298,7 +299,9 @@ def read_manifest(path: Path) -> dict[str, ManifestEntry]:
 
 
 def read_conversations(path: Path) -> list[Conversation]:
-    """Return the conversations of a `.jsonl` file (one a line) or a `.json` file (a list).
+    """Return the conversations of a `.jsonl` file (one a line) or a `.json` file (a list: Mobile-VideoGPT's form).
+
+    In the latter, `dataset/` in front of a clip's path stands for the folder of the clips and is left out.
 
     Raises:
         UserError: the file is missing, not JSON, or has a record of another form; names line and field.
@@ -307,7 +310,8 @@ def read_conversations(path: Path) -> list[Conversation]:
         raw = read_json(path, PREPARE)
         if not isinstance(raw, list):
             raise UserError(f"{path}: holds no list of conversations. {PREPARE}")
-        return [_conversation(path, f"record {number}", record) for number, record in enumerate(raw, start=1)]
+        records = [_conversation(path, f"record {number}", record) for number, record in enumerate(raw, start=1)]
+        return [msgspec.structs.replace(one, video=one.video.removeprefix(MOBILE_PREFIX)) for one in records]
     lines = read_bytes(path, PREPARE).split(b"\n")
     return [_parse_line(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 

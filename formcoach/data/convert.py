@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from formcoach.data.annotations import IMAGE, Conversation, LabelledClip, Turn
+from formcoach.data.annotations import IMAGE, MOBILE_PREFIX, Conversation, LabelledClip, Turn
 from formcoach.data.clip_facts import ClipFacts
 from formcoach.data.qevd import ALL, FEEDBACK_ONLY, LABELS_ONLY, QUESTIONS_ONLY
 from formcoach.errors import UserError
@@ -20,17 +20,18 @@ QUESTION = (
 )
 FEEDBACK_QUESTION = "What would a coach say to the person in this clip?"  # beside QUESTION, which asks for the labels
 MOBILE_QUESTION = "Analyze this {exercise} video and provide corrective feedback."
-MOBILE_PREFIX = "dataset/"  # its paths start at the project's folder
 
 
-class MobileConversation(msgspec.Struct, frozen=True):
-    """A conversation in Mobile-VideoGPT's form; `video` starts with `dataset/`."""
+class MobileConversation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A conversation in Mobile-VideoGPT's form; `video` starts with `dataset/`. Its code ignores labels and person."""
 
     id: str
     video: str
     conversations: list[Turn]
     duration: float
     split: str
+    labels: list[str] = []
+    person: str | None = None
 
 
 def conversations(clip: LabelledClip, facts: ClipFacts, answers: str) -> list[Conversation]:
@@ -80,6 +81,8 @@ def mobile_conversation(conversation: Conversation, exercise: str, split: str) -
         ],
         duration=conversation.duration,
         split=split,
+        labels=conversation.labels,
+        person=conversation.person,
     )
 
 

@@ -1,4 +1,4 @@
-"""The data sets that a training reads, as `data/diy_ft_data.json` lists them."""
+"""The data sets that a training reads, as `data/diy_ft_data.json` lists them, or one file of conversations."""
 
 import math
 import random
@@ -9,7 +9,7 @@ import msgspec
 
 from formcoach.data.annotations import PREPARE, Conversation, read_conversations
 from formcoach.data.augment import DEFAULT, check_names
-from formcoach.data.video import READERS
+from formcoach.data.video import AUTO, READERS
 from formcoach.errors import UserError
 from formcoach.files import inside, read_json
 
@@ -58,13 +58,16 @@ class Source:
 def read_sources(path: Path) -> list[Source]:
     """Return the data sets that a file like `data/diy_ft_data.json` lists.
 
-    Relative paths start at the project: the parent of the folder that holds the file.
+    Relative paths in it start at the project: the parent of the folder that holds the file. A file that is a list of
+    conversations itself, such as `dataset/qved_train.json`, is one data set; it lies in the folder of the clips.
 
     Raises:
         UserError: names the file, the data set and the field.
     """
     path = Path(path)
     entries = read_json(path, PREPARE)
+    if isinstance(entries, list):
+        return [Source(path.stem, path.parent, path, (), 1.0, AUTO, "all")]
     if not isinstance(entries, dict) or not entries:
         raise UserError(f"{path}: names no data set. {PREPARE}")
     return [_source(path, name, entry) for name, entry in entries.items()]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from formcoach.command import progress
-from formcoach.data.convert import QUESTION
 from formcoach.data.video import probe_all
 from formcoach.errors import ClipError, UserError
 from formcoach.inference.clips import named_clips
@@ -39,7 +38,7 @@ def ask(args: argparse.Namespace, default: Callable[[], str | Path], *, both: bo
     Raises:
         UserError: a folder has no clips, there is no such model or, at the end, clips could not be read.
     """
-    paths, question = named_clips(args.video_path), args.prompt or QUESTION
+    paths, question = named_clips(args.video_path), args.prompt
     several, terminal = len(paths) > 1, sys.stdout.isatty()
     probed = zip(paths, progress(probe_all(paths), len(paths), "headers"), strict=True)
     bad = {path: found for path, found in probed if isinstance(found, ClipError)}
@@ -49,6 +48,7 @@ def ask(args: argparse.Namespace, default: Callable[[], str | Path], *, both: bo
     if readable:
         model = args.model_path or default()
         predictor = load_once(args, model)()
+        question = question or predictor.processor.question
         prompts = predictor.prompts(readable, question)
     say = _quiet if args.json else _streamed if terminal else _whole
     failures = []

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from formcoach.command import positive
+from formcoach.data.convert import DATA_SET
 from formcoach.errors import UserError
 from formcoach.processes import place
 
 if TYPE_CHECKING:
     from formcoach.inference.predict import Predictor
 
-TEST_FILE = Path("data/annotaions/qevd_fit_300k_test.jsonl")
+SPLITS = Path("data/annotaions")
 DATASET = Path("dataset")
 MAX_NEW_TOKENS = 128
 
@@ -63,9 +64,7 @@ def add_clip_flags(parser: argparse.ArgumentParser, what: str, *, required: bool
         metavar="PATH",
         help=f"{what}; a folder stands for all clips below it",
     )
-    add_flag(
-        parser, "--prompt", metavar="TEXT", help="what is asked about them (default: the question of the training)"
-    )
+    add_flag(parser, "--prompt", metavar="TEXT", help="what is asked about them (default: the model's usual question)")
     parser.add_argument("--json", action="store_true", help="print a JSON object for each of them, one a line")
 
 
@@ -76,11 +75,33 @@ def add_data_path(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def add_test_flags(parser: argparse.ArgumentParser) -> None:
-    """Add `--test_json`, `--data_path`, `--limit` and `--batch_size`."""
-    add_flag(parser, "--test_json", type=Path, default=TEST_FILE, metavar="FILE", help="default: %(default)s")
+    """Add `--test_json`, `--splits_dir`, `--data_path`, `--limit` and `--batch_size`; see `test_file`."""
+    add_flag(
+        parser, "--test_json", type=Path, metavar="FILE", help="default: the test split, as the model's family asks"
+    )
+    add_flag(parser, "--splits_dir", type=Path, default=SPLITS, metavar="DIR", help="splits (default: %(default)s)")
     add_data_path(parser, "folder of the clips")
     add_flag(parser, "--limit", type=positive, metavar="N", help="only the first N clips")
     add_flag(parser, "--batch_size", type=positive, metavar="N", help="clips answered together (default: by device)")
+
+
+def test_file(args: argparse.Namespace, model_path: str | Path) -> Path:
+    """Return the test file: `--test_json`, else the test split in the form that the model's family is trained on.
+
+    Args:
+        args: the flags of `add_test_flags`.
+        model_path: the model.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if args.test_json is not None:
+        return args.test_json
+    from formcoach.models import family_of
+
+    conversations = family_of(model_path).runs.conversations
+    own = args.data_path / conversations.format(split="test") if conversations is not None else None
+    return own if own is not None and own.is_file() else args.splits_dir / f"{DATA_SET}_test.jsonl"
 
 
 def load_once(

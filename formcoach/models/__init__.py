@@ -14,7 +14,7 @@ from formcoach.files import read_json
 from formcoach.models.family import Family
 from formcoach.models.hub import HubName, at_revision
 from formcoach.models.internvideo import INTERNVIDEO
-from formcoach.models.location import RECIPE_FILE, TINY, base_of, config_file, locate, resolve_checkpoint
+from formcoach.models.location import RECIPE_FILE, base_of, config_file, locate, resolve_checkpoint
 from formcoach.models.mobilevideogpt import MOBILEVIDEOGPT
 from formcoach.models.precision import Precision
 from formcoach.models.sizes import ModelSizes
@@ -27,6 +27,7 @@ __all__ = [
     "base_of",
     "default_model",
     "export_model",
+    "family_named",
     "family_of",
     "load_model",
     "recipe_for",
@@ -34,7 +35,6 @@ __all__ = [
 ]
 
 FAMILIES = (INTERNVIDEO, MOBILEVIDEOGPT)
-LARGE = "OpenGVLab/InternVideo2_5_Chat_8B"
 EXPORTS = ("adapter", "original", "native")
 
 
@@ -50,9 +50,9 @@ def load_model(
     """Load a model for inference or as the base of a training; never runs code from a checkpoint.
 
     Args:
-        path_or_id: ``tiny`` (the packaged demo model), a folder with a checkpoint in its authors' layout or in this
-            project's, an adapter's folder, a run directory (its best checkpoint by validation loss, else its newest),
-            or a hub id, also as ``owner/name@revision``.
+        path_or_id: ``tiny`` or ``tiny-mobile`` (the packaged demo models), a folder with a checkpoint in its authors'
+            layout or in this project's, an adapter's folder, a run directory (its best checkpoint by validation loss,
+            else its newest), or a hub id, also as ``owner/name@revision``.
         dtype: ``auto`` (the checkpoint's own), ``bfloat16``, ``float16`` or ``float32``.
         quantization: None, ``nf4`` or ``int8``, for the language model's linear layers.
         device: ``auto`` (CUDA, else Apple's MPS, else the CPU) or a torch device.
@@ -145,13 +145,25 @@ def sizes_for(path_or_id: str | Path) -> ModelSizes:
     return _family(config).sizes(config)
 
 
-def default_model() -> tuple[str, str]:
-    """Return the model to use where the user names none, and a line that says so."""
+def default_model(family: Family = INTERNVIDEO) -> tuple[str, str]:
+    """Return the model of a family to use where the user names none, and a line that says so."""
     import torch
 
     if torch.cuda.is_available():
-        return LARGE, f"no model named: using {LARGE} on {torch.cuda.get_device_name(0)}"
-    return TINY, "no model named and no CUDA GPU: using tiny, the packaged demo model"
+        return family.large, f"no model named: using {family.large} on {torch.cuda.get_device_name(0)}"
+    return family.tiny, f"no model named and no CUDA GPU: using {family.tiny}, the packaged demo model"
+
+
+def family_named(key: str) -> Family:
+    """Return the family that users call `key`.
+
+    Raises:
+        UserError: there is none.
+    """
+    for family in FAMILIES:
+        if family.key == key:
+            return family
+    raise UserError(f"family {key!r} is unknown; known are {', '.join(family.key for family in FAMILIES)}")
 
 
 def plain_progress() -> None:

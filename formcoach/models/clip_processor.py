@@ -40,9 +40,10 @@ class ClipProcessor(ABC, Generic[Settings]):
         model: what the model is called, with its article, for messages.
         image_token: the placeholder of a visual token.
         control_tokens: what no question or answer may contain.
-        settings_type: of `settings`, stored as `processor_config.json`; it has `min_frames` and `max_frames`.
+        settings_type: of `settings`, stored as `processor_config.json`; it has `min_frames`, `max_frames`, `question`.
         min_frames: fewest frames taken of a clip; may be set.
         max_frames: most frames taken of a clip; may be set.
+        question: what is asked about a clip where nobody asks anything else.
 
     Raises:
         UserError: if the tokenizer lacks one of the control tokens.
@@ -66,6 +67,7 @@ class ClipProcessor(ABC, Generic[Settings]):
         self.settings = settings
         self.min_frames: int = settings.min_frames
         self.max_frames: int = settings.max_frames
+        self.question: str = settings.question
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:

@@ -13,11 +13,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class RunLayout:
+    """How a family's runs lie on the disk.
+
+    Args:
+        work_dir: the run directory where the user names none.
+        checkpoint: how a checkpoint's folder begins; the number of its step follows.
+        last: another name of the run's last checkpoint; None: it has none.
+        conversations: files in the dataset folder, with ``{split}`` in their name, that are trained and tested on where
+            the user names no data and they are there; None: there are no such files.
+    """
+
+    work_dir: str
+    checkpoint: str = "step_"
+    last: str | None = None
+    conversations: str | None = None
+
+
+@dataclass(frozen=True)
 class Family:
     """One kind of model.
 
     Args:
+        key: what users call it.
         name: what it is called in messages.
+        large: the hub id that is meant on a GPU where the user names no model.
+        tiny: the packaged model that is meant without one.
+        gpu_gb: memory of the GPU that training the large one needs, in 10^9 bytes, in bf16 with its recipe.
+        disk_gb: room for its weights, checkpoints and a temporary copy.
+        script: what trains it.
         model_types: `model_type` in the `config.json` of its checkpoints.
         checkpoints: returns what reads its checkpoints.
         sizes: reads its sizes from a `config.json`.
@@ -28,9 +52,18 @@ class Family:
         lora_targets: regular expression for the full names of the language model's linear layers.
         vision_lora_targets: the same for the vision tower.
         recipe: what it is trained with where the user says nothing.
+        runs: how its runs lie on the disk.
+        frame_group: the number of frames of a clip is a multiple of this.
+        free_frames: whether that number is the user's choice; a model may take one number only.
     """
 
+    key: str
     name: str
+    large: str
+    tiny: str
+    gpu_gb: int
+    disk_gb: int
+    script: str
     model_types: tuple[str, ...]
     checkpoints: Callable[[], "Checkpoints"]
     sizes: Callable[[Path], ModelSizes]
@@ -41,3 +74,6 @@ class Family:
     lora_targets: str
     vision_lora_targets: str
     recipe: Recipe
+    runs: RunLayout
+    frame_group: int
+    free_frames: bool

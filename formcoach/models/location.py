@@ -1,18 +1,18 @@
-"""Where the model that a user names lies on the disk: a hub id, a folder, a run, an adapter or `tiny`."""
+"""Where the model that a user names lies on the disk: a hub id, a folder, a run, an adapter or a packaged model."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from formcoach.config import CHECKPOINT
 from formcoach.errors import UserError
 from formcoach.files import read_json
 from formcoach.models.hub import HubName, canonical, commit_of, fetch, file_names
 from formcoach.models.weights import INDEX, PICKLED, weight_files
 
-TINY = "tiny"
-TINY_FOLDER = Path(__file__).resolve().parents[1] / "assets" / TINY
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+PACKAGED = ("tiny", "tiny-mobile")  # models that come with the package
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -22,7 +22,6 @@ WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", "
 RECIPE_FILE = "recipe.json"  # beside a model's config.json: what it is trained with
 BEST = "best.json"  # in a run directory: which checkpoint had the lowest validation loss
 
-_STEP = re.compile(r"(?:step_|checkpoint-)(\d+)")
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
@@ -102,8 +101,8 @@ def resolve_checkpoint(path_or_id: str | Path) -> Path:
         UserError: it does not exist, or the run has no complete checkpoint.
     """
     name = canonical(path_or_id)
-    if name == TINY:
-        return TINY_FOLDER
+    if name in PACKAGED:
+        return ASSETS / name
     if wanted := HubName.parse(name):
         return _from_hub(wanted)
     folder = Path(name)
@@ -111,7 +110,7 @@ def resolve_checkpoint(path_or_id: str | Path) -> Path:
         return _checkpoint_in(folder)
     raise UserError(
         f"model {name}: no such folder. Give a folder with a checkpoint, a hub id such as "
-        f"OpenGVLab/InternVideo2_5_Chat_8B, or {TINY}"
+        f"OpenGVLab/InternVideo2_5_Chat_8B, or {' or '.join(PACKAGED)}"
     )
 
 
@@ -169,7 +168,7 @@ def _checkpoint_in(folder: Path) -> Path:
     if is_adapter(folder) or (folder / "config.json").is_file():
         return folder
     steps = {child.name: child for child in folder.iterdir() if _is_complete(child)}
-    numbered = sorted((int(match[1]), name) for name in steps if (match := _STEP.fullmatch(name)))
+    numbered = sorted((int(match[1]), name) for name in steps if (match := CHECKPOINT.fullmatch(name)))
     if not numbered:
         what = "has no complete checkpoint yet" if (folder / RUN_SETTINGS).is_file() else "has no config.json"
         raise UserError(f"{folder}: {what}. Train one with scripts/finetune_qved.sh, or name another folder")

@@ -11,8 +11,8 @@ from formcoach.models.location import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     BASE_FILE,
+    PACKAGED,
     RECIPE_FILE,
-    TINY,
     check_link,
     is_adapter,
     resolve_checkpoint,
@@ -52,13 +52,15 @@ class Bundle:
 
     Args:
         is_adapter: whether it needs its base beside it.
-        base: what it was trained on; None: the packaged tiny model.
+        base: what it was trained on; None: a packaged model.
+        base_name: of what it was trained on: hub id, or the packaged model's name.
         files: name in the repository -> file.
         left_out: names of what lies beside them and stays here.
     """
 
     is_adapter: bool
     base: HubName | None
+    base_name: str
     files: dict[str, Path]
     left_out: list[str]
 
@@ -69,7 +71,7 @@ def trained_model(model_path: str) -> Path:
     Raises:
         UserError: there is none, or nobody trained it here.
     """
-    if model_path == TINY or (HubName.parse(model_path) and not Path(model_path).is_dir()):
+    if model_path in PACKAGED or (HubName.parse(model_path) and not Path(model_path).is_dir()):
         raise UserError(
             f"--model_path {model_path}: is no folder; name a run, a checkpoint or what utils/export_model.py wrote"
         )
@@ -90,7 +92,7 @@ def collect(folder: Path, base_model: str | None, store: Path) -> Bundle:
     Raises:
         UserError: a file is missing or damaged, has a path of this machine in it, or the base is not on the hub.
     """
-    base = _base(folder, base_model)
+    base, base_name = _base(folder, base_model)
     weights = _weights(folder)
     files, left_out = {}, []
     for path in sorted(folder.iterdir()):
@@ -100,36 +102,39 @@ def collect(folder: Path, base_model: str | None, store: Path) -> Bundle:
         check_link(path, folder)
         if path in weights:
             _check_weights(path)
-        files[path.name] = _for_others(path, base, store) if path.name in _JSON else path
+        files[path.name] = _for_others(path, base, base_name, store) if path.name in _JSON else path
         if path.name in _TEXT:
             _refuse_paths(path, read_bytes(path, REMEDY).decode("utf-8", "replace"))
-    return Bundle(is_adapter(folder), base, files, left_out)
+    return Bundle(is_adapter(folder), base, base_name, files, left_out)
 
 
-def _base(folder: Path, given: str | None) -> HubName | None:
-    """Return what a model was trained on; None: the packaged tiny model."""
-    wanted = HubName.parse(given) if given not in (None, TINY) else None
-    if given not in (None, TINY) and wanted is None:
+def _base(folder: Path, given: str | None) -> tuple[HubName | None, str]:
+    """Return what a model was trained on, None for a packaged model, and its name."""
+    wanted = HubName.parse(given) if given not in (None, *PACKAGED) else None
+    if given not in (None, *PACKAGED) and wanted is None:
         raise UserError(f"--base_model {given}: is no model of the hub; name it as owner/name or owner/name@revision")
     if not is_adapter(folder):
         if given is None:
-            raise UserError(f"{folder}: does not say what it was trained on; add --base_model owner/name (or {TINY})")
-        return wanted
+            raise UserError(
+                f"{folder}: does not say what it was trained on; add --base_model owner/name "
+                f"(or {' or '.join(PACKAGED)})"
+            )
+        return wanted, wanted.id if wanted else given
     config = _read_object(folder / ADAPTER_CONFIG)
     recorded = str(config.get("base_model_name_or_path") or "")
     revision = config.get("revision")
-    known = HubName.parse(recorded) if recorded != TINY else None
-    if recorded != TINY and known is None:
+    known = HubName.parse(recorded) if recorded not in PACKAGED else None
+    if recorded not in PACKAGED and known is None:
         if given is None:
             raise UserError(
                 f"{folder}: was trained on {recorded or 'a model without a name'}, which others do not have; "
                 "name the same model on the hub with --base_model owner/name"
             )
-        return wanted
+        return wanted, wanted.id if wanted else given
     exact = known and HubName(known.id, revision or known.revision)
-    if given is not None and wanted not in (exact, known):
-        raise UserError(f"--base_model {given}: {folder} was trained on {exact or TINY}; leave the flag out")
-    return exact
+    if given is not None and (wanted not in (exact, known) or (wanted is None and given != recorded)):
+        raise UserError(f"--base_model {given}: {folder} was trained on {exact or recorded}; leave the flag out")
+    return exact, exact.id if exact else recorded
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -158,12 +163,12 @@ def _check_weights(path: Path) -> None:
         raise UserError(f"{path}: is damaged ({error}). {REMEDY}") from None
 
 
-def _for_others(path: Path, base: HubName | None, store: Path) -> Path:
+def _for_others(path: Path, base: HubName | None, base_name: str, store: Path) -> Path:
     """Return a JSON file as it is uploaded: itself, or a copy in `store` that differs."""
     value = _read_object(path)
     shared = _without_origin(value, base)
     if path.name in _NAMES_BASE:
-        shared |= {_NAMES_BASE[path.name]: base.id if base else TINY, "revision": base.revision if base else None}
+        shared |= {_NAMES_BASE[path.name]: base_name, "revision": base.revision if base else None}
     checked = shared
     if path.name == "tokenizer.json":
         checked = {key: item for key, item in shared.items() if key not in _VOCABULARY_KEYS}

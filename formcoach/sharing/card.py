@@ -5,12 +5,10 @@ from pathlib import Path
 import msgspec
 
 from formcoach import __version__
-from formcoach.data.convert import QUESTION
 from formcoach.errors import UserError
 from formcoach.evaluation.metrics import MEASURES
 from formcoach.evaluation.scores import Difference
 from formcoach.models.hub import HubName
-from formcoach.models.location import TINY
 from formcoach.sharing.bundle import CARD, Bundle
 from formcoach.sharing.local_paths import find_local_path
 from formcoach.sharing.origin import ModelScores, Origin, RunScores
@@ -58,12 +56,11 @@ def model_card(repo: str, bundle: Bundle, origin: Origin | None) -> str:
         is_adapter=bundle.is_adapter,
         is_original=_is_original(bundle),
         base=bundle.base,
-        base_name=bundle.base.id if bundle.base else TINY,
+        base_name=bundle.base_name,
         licence=_licence(bundle.base),
         origin=origin,
         scores=scores,
         score_rows=_score_rows(scores) if scores else [],
-        question=QUESTION,
         version=__version__,
     )
     if found := find_local_path(text):

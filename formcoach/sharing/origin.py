@@ -9,16 +9,17 @@ from typing import Any
 
 import msgspec
 
+from formcoach.config import CHECKPOINT
 from formcoach.errors import UserError
 from formcoach.evaluation.scores import Difference
 from formcoach.files import read_json
 from formcoach.models.location import ADAPTER_WEIGHTS, RUN_SETTINGS, is_adapter, resolve_checkpoint
-from formcoach.training.run_directory import STEP, RunDescription, checkpoints, read_description
+from formcoach.training.run_directory import RunDescription, checkpoints, read_description
 
 SCORES = Path("evaluation") / "scores.json"
 
 _KNOWN_NAMES = re.compile(
-    r"qevd_fit_300k_(train|val|test)\.jsonl|diy_ft_data(_val)?\.json"
+    r"qevd_fit_300k_(train|val|test)\.jsonl|qved_(train|val|test)\.json|diy_ft_data(_val)?\.json"
 )  # others may tell of people
 
 
@@ -114,7 +115,7 @@ def find_origin(folder: Path, run: Path | None) -> Origin | None:
         checkpoint = _same_adapter(folder, run)
     else:
         checkpoint = resolve_checkpoint(run)
-    step = STEP.fullmatch(checkpoint.name)
+    step = CHECKPOINT.fullmatch(checkpoint.name)
     return Origin(read_description(checkpoint.parent), int(step[1]) if step else None, *_scores(checkpoint))
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from formcoach.command import positive
-from formcoach.config import ATTENTIONS, DEFAULT_DATASETS, DEFAULT_WORK_DIR, DTYPES, TRACKERS
+from formcoach.config import ATTENTIONS, DTYPES, TRACKERS
 from formcoach.errors import UserError
+from formcoach.models import FAMILIES
 
 PARALLEL = ("--sp-size", "--tp-size", "--ring-size")  # only 1 is possible: the clips, not the model, are shared out
 
@@ -52,7 +53,12 @@ def _adder(parser: argparse.ArgumentParser, title: str) -> Add:
 
 
 def _add_model_flags(add: Add) -> None:
-    add("--model", metavar="NAME", help="hub id[@revision], folder or `tiny` (default: the 8B on a GPU, else tiny)")
+    add("--model", metavar="NAME", help="hub id[@revision], folder or `tiny` (default: by --family and GPU)")
+    add(
+        "--family",
+        choices=[one.key for one in FAMILIES],
+        help="whose model to train without --model (default: the first)",
+    )
     add("--freeze-llm", action="store_true", help="train no adapters in the language model")
     add("--freeze-vit", action="store_true", help="leave the vision tower as it is (it is trained in full otherwise)")
     add("--lora-rank", type=positive, metavar="N")
@@ -89,8 +95,10 @@ def _add_optimisation_flags(add: Add) -> None:
 
 
 def _add_data_flags(add: Add) -> None:
-    add("--datasets", metavar="FILE", default=DEFAULT_DATASETS, help="training datasets (default: %(default)s)")
-    add("--val-datasets", metavar="FILE", help="validation datasets (default: *_val.json beside --datasets, if any)")
+    add("--datasets", metavar="FILE", help="list of training datasets, or conversations (default: as prepared)")
+    add("--val-datasets", metavar="FILE", help="the same for validation (default: *_val.json beside --datasets)")
+    add("--dataset-dir", metavar="DIR", default="dataset", help="where prepared clips lie (default: %(default)s)")
+    add("--output-dir", metavar="DIR", default="data/annotaions", help="where their splits lie (default: %(default)s)")
     add("--max-length", type=positive, metavar="N", help="longest sample in tokens; a longer one is named and refused")
     add("--min_num_frames", dest="min_frames", type=positive, metavar="N", help="fewest frames of a clip")
     add("--max_num_frames", dest="max_frames", type=positive, metavar="N", help="most frames of a clip")
@@ -108,7 +116,8 @@ def _add_data_flags(add: Add) -> None:
 
 
 def _add_run_flags(add: Add) -> None:
-    add("--work-dir", metavar="DIR", help=f"run directory (default: {DEFAULT_WORK_DIR})")
+    add("--work-dir", metavar="DIR", help="run directory (default: the family's, in --project-dir)")
+    add("--project-dir", metavar="DIR", default=".", help="where default run directories lie (default: %(default)s)")
     add("--checkpoint-interval", type=_interval, metavar="X", help="below 1: of all steps; -1: only at the end")
     add("--checkpoint-drop-optimizer", action="store_true", help="smaller checkpoints that cannot be resumed")
     add("--max-keep-ckpts", type=_keep, default=-1, metavar="N", help="keep the N newest and the best (-1: all)")

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from formcoach.command import usable_cores
-from formcoach.config import RESUMABLE, Recipe, TrainingConfig, interval_steps, resolve
+from formcoach.config import RESUMABLE, Defaults, Recipe, TrainingConfig, interval_steps, resolve
 from formcoach.data.dataset import Sample, read_samples
 from formcoach.data.sampling import round_limits
 from formcoach.data.sources import read_sources
 from formcoach.errors import UserError
 from formcoach.files import read_json, why_unwritable
-from formcoach.models import default_model, recipe_for, resolve_checkpoint
+from formcoach.models import FAMILIES, default_model, family_named, family_of, recipe_for, resolve_checkpoint
 from formcoach.models.adapters import fingerprint
+from formcoach.models.family import Family
 from formcoach.models.location import is_adapter, locate
 from formcoach.processes import Place
 from formcoach.training import resumption, run_directory
@@ -110,18 +111,15 @@ def make_plan(args: argparse.Namespace, place: Place, began: float) -> Plan:
         raise UserError("--force needs --resume or --resume-from; a new run needs no force")
     check_trackers(args.report_to)
     cuda = torch.cuda.is_available()
-    notices = []
-    model = args.model
-    if model is None:
-        model, line = default_model()
-        notices.append(line)
-    if Path(model).is_dir() and is_adapter(resolve_checkpoint(model)):
-        raise UserError(f"--model {model}: is an adapter; name its base model, or continue its run with --resume-from")
+    model, notices = _model(args)
+    family = family_of(model)
     recipe = recipe_for(model)
+    datasets, lines = _datasets(args, family)
     sharing = choose_deepspeed(args, place)
-    notices += sharing.notices
-    config = resolve(args, model, recipe, sharing.path)
-    config, lines = _round_frames(replace(config, dtype=_dtype(config, recipe, cuda)))
+    notices += [*lines, *sharing.notices]
+    defaults = Defaults(model, recipe, datasets, str(Path(args.project_dir) / family.runs.work_dir))
+    config = resolve(args, defaults, sharing.path)
+    config, lines = _round_frames(replace(config, dtype=_dtype(config, recipe, cuda)), family)
     notices += lines
     config.accumulation(place.count)  # raises where the batch sizes do not fit
     if config.liger:
@@ -135,6 +133,35 @@ def make_plan(args: argparse.Namespace, place: Place, began: float) -> Plan:
     threads = config.num_proc or max(1, usable_cores() // place.local_count)
     train, val, lines = _open_data(config, threads)
     return Plan(config, place, cuda, run, resume, args.force, train, val, threads, (*notices, *lines), began)
+
+
+def _model(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """Return what is trained, and lines to tell the user.
+
+    Raises:
+        UserError: it is an adapter, or of another family than the one that is asked for.
+    """
+    family = family_named(args.family) if args.family is not None else FAMILIES[0]
+    if args.model is None:
+        model, line = default_model(family)
+        return model, [line]
+    if Path(args.model).is_dir() and is_adapter(resolve_checkpoint(args.model)):
+        raise UserError(
+            f"--model {args.model}: is an adapter; name its base model, or continue its run with --resume-from"
+        )
+    found = family_of(args.model)
+    if args.family is not None and found is not family:
+        raise UserError(f"--model {args.model} is not of --family {args.family}, but {found.name}; leave one flag out")
+    return args.model, []
+
+
+def _datasets(args: argparse.Namespace, family: Family) -> tuple[str, list[str]]:
+    """Return what is trained on where the user names nothing, and lines to tell of it."""
+    prepared = str(Path(args.output_dir).parent / "diy_ft_data.json")
+    if family.runs.conversations is None or args.datasets is not None:
+        return prepared, []
+    own = Path(args.dataset_dir) / family.runs.conversations.format(split="train")
+    return (str(own), [f"training data: {own}"]) if own.is_file() else (prepared, [])
 
 
 def _dtype(config: TrainingConfig, recipe: Recipe, cuda: bool) -> str:
@@ -153,12 +180,22 @@ def _dtype(config: TrainingConfig, recipe: Recipe, cuda: bool) -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
 
 
-def _round_frames(config: TrainingConfig) -> tuple[TrainingConfig, list[str]]:
-    """Round the limits to whole groups of frames, and say so."""
-    low, high = round_limits(config.min_frames, config.max_frames)
+def _round_frames(config: TrainingConfig, family: Family) -> tuple[TrainingConfig, list[str]]:
+    """Round the limits to whole groups of frames, and say so.
+
+    Raises:
+        UserError: the model takes one number of frames only, and it is not that.
+    """
+    group = family.frame_group
+    if not family.free_frames and (config.min_frames, config.max_frames) != (group, group):
+        raise UserError(
+            f"--min_num_frames {config.min_frames} and --max_num_frames {config.max_frames}: {family.name} looks at "
+            f"{group} frames of each clip, no more and no fewer; leave both flags out"
+        )
+    low, high = round_limits(config.min_frames, config.max_frames, group)
     if (low, high) == (config.min_frames, config.max_frames):
         return config, []
-    line = f"frames come in groups of 4: {config.min_frames} to {config.max_frames} becomes {low} to {high}"
+    line = f"frames come in groups of {group}: {config.min_frames} to {config.max_frames} becomes {low} to {high}"
     return replace(config, min_frames=low, max_frames=high), [line]
 
 
@@ -185,7 +222,7 @@ def _start(args: argparse.Namespace, wanted: Path) -> tuple[Path, run_directory.
     folder = Path(args.resume_from or wanted)
     if not folder.is_dir():
         flag = "--resume-from" if args.resume_from else "--resume: --work-dir"
-        raise UserError(f"{flag} {folder}: no such folder; name a run or one of its step_N folders")
+        raise UserError(f"{flag} {folder}: no such folder; name a run or one of its checkpoints")
     run_directory.check_writable(wanted)
     inside = run_directory.checkpoints(folder)
     if inside:
@@ -195,7 +232,7 @@ def _start(args: argparse.Namespace, wanted: Path) -> tuple[Path, run_directory.
     else:
         return wanted, None  # it was stopped before its first checkpoint: from the beginning
     if found is None:
-        raise UserError(f"--resume-from {folder}: is no complete checkpoint; name a run or one of its step_N folders")
+        raise UserError(f"--resume-from {folder}: is no complete checkpoint; name a run or one of its checkpoints")
     if not (found.folder / resumption.FOLDER).is_dir():
         raise UserError(f"{found.folder} cannot be resumed: it was saved with --checkpoint-drop-optimizer")
     return wanted, found

@@ -152,7 +152,7 @@ def check_all_lengths(
     Returns:
         The training samples that are left, the validation samples that are, and lines for the user.
     """
-    limits = config.max_length, config.skip_bad_clips
+    limits = Limit(config.max_length, config.max_length_of), config.skip_bad_clips
     train, lines = check_lengths(train, lengths.train, *limits, config.datasets)
     if val is not None:
         val, more = check_lengths(val, lengths.val, *limits, str(config.val_datasets))
@@ -160,15 +160,35 @@ def check_all_lengths(
     return train, val, lines
 
 
+@dataclass(frozen=True)
+class Limit:
+    """How long a sample may be.
+
+    Args:
+        most: --max-length, tokens.
+        of: which are counted: ``all``, or ``text``: those of question and answer, but not the visual ones.
+    """
+
+    most: int
+    of: str = "all"
+
+    def count(self, length: Length) -> int:
+        """Return the tokens of a sample that are counted."""
+        return length.total if self.of == "all" else length.text + length.answer
+
+    def __str__(self) -> str:
+        return f"--max-length {self.most}"
+
+
 def check_lengths(
-    opened: Opened, lengths: Mapping[Sample, Length], most: int, skip_long: bool, datasets: str
+    opened: Opened, lengths: Mapping[Sample, Length], limit: Limit, skip_long: bool, datasets: str
 ) -> tuple[Opened, list[str]]:
     """Find samples that are too long; none is ever truncated.
 
     Args:
         opened: the samples.
         lengths: of each.
-        most: --max-length, tokens of a sample.
+        limit: how long a sample may be.
         skip_long: leave them out.
         datasets: the file that lists the data sets, for messages.
 
@@ -176,17 +196,18 @@ def check_lengths(
         The samples that are left, and lines for the user.
 
     Raises:
-        UserError: a sample is longer than `most` and `skip_long` is off, or no sample is left.
+        UserError: a sample is longer than `limit` and `skip_long` is off, or no sample is left.
     """
-    long = _longer(opened, lengths, f"--max-length {most}", most)
+    counts = {sample: limit.count(length) for sample, length in lengths.items()}
+    long = _longer(opened, counts, str(limit), limit.most)
     if long is None:
         return opened, []
-    remedy = "raise it, lower --max_num_frames"
+    remedy = "raise it, lower --max_num_frames" if limit.of == "all" else "raise it, shorten them"
     if not skip_long:
         raise UserError(f"{datasets}: {long}; {remedy}, or leave them out with --skip-bad-clips")
-    left = [sample for sample in opened.samples if lengths[sample].total <= most]
+    left = [sample for sample in opened.samples if counts[sample] <= limit.most]
     if not left:
-        raise UserError(f"{datasets}: no sample is left: {long}; {remedy} or --min_num_frames")
+        raise UserError(f"{datasets}: no sample is left: {long}; {remedy}")
     infos = {sample.clip: opened.infos[sample.clip] for sample in left}
     return Opened(left, infos, opened.bad), [f"{datasets}: left out: {long}"]
 
@@ -199,16 +220,17 @@ def long_rows(opened: Opened, lengths: Mapping[Sample, Length], most: int) -> li
         lengths: of each.
         most: --pack-max-length, tokens of a row.
     """
-    long = _longer(opened, lengths, f"--pack-max-length {most}", most)
+    counts = {sample: length.total for sample, length in lengths.items()}
+    long = _longer(opened, counts, f"--pack-max-length {most}", most)
     return [f"{long}; each gets a row of its own"] if long is not None else []
 
 
-def _longer(opened: Opened, lengths: Mapping[Sample, Length], limit: str, most: int) -> str | None:
+def _longer(opened: Opened, counts: Mapping[Sample, int], limit: str, most: int) -> str | None:
     """Tell how many samples have more than `most` tokens and which the first are; None if there are none."""
-    long = [sample for sample in dict.fromkeys(opened.samples) if lengths[sample].total > most]
+    long = [sample for sample in dict.fromkeys(opened.samples) if counts[sample] > most]
     if not long:
         return None
-    names = ", ".join(f"{sample.id} ({lengths[sample].total})" for sample in long[:NAMED])
+    names = ", ".join(f"{sample.id} ({counts[sample]})" for sample in long[:NAMED])
     count = "1 sample has" if len(long) == 1 else f"{len(long)} samples have"
     return f"{count} more than {limit} tokens: {names}{', ...' if len(long) > NAMED else ''}"
 

@@ -253,7 +253,10 @@ def _close(prepared: Prepared, trainer: CoachTrainer, loop_seconds: float) -> No
     steps = trainer.state.global_step - began
     samples = prepared.batches.samples_until(trainer.state.global_step) - prepared.batches.samples_until(began)
     best = trainer.state.best_global_step
-    chosen = f"step_{best or trainer.state.global_step}"
+    layout = family_of(plan.config.model).runs
+    chosen = f"{layout.checkpoint}{best or trainer.state.global_step}"
+    if layout.last is not None and plan.place.rank == 0:
+        run_directory.name_last(plan.run, layout.last)
     loss = f"best validation loss {trainer.state.best_metric:.4f} at step {best}, " if best is not None else ""
     report.say(
         f"done in {clock(seconds)}: {steps} steps, {samples / loop_seconds:.1f} samples/s, {loss}"

@@ -14,16 +14,18 @@ from typing import Any
 
 import msgspec
 
+from formcoach.config import CHECKPOINT
 from formcoach.errors import UserError
-from formcoach.files import read_json, write_json, write_text
+from formcoach.files import read_json, replacing_folder, write_json, write_text
 from formcoach.models.location import named_at
 
 SETTINGS = "training_config.json"
 BEST = "best.json"
 METRICS = "metrics.jsonl"
 LOG = "train.log"
-STEP = re.compile(r"step_(\d+)")
-LEFT_BEHIND = re.compile(r"\.(step_\d+|best\.json|training_config\.json|metrics\.jsonl)\..*\.(tmp|old|json|jsonl)")
+LEFT_BEHIND = re.compile(
+    r"\.(step_\d+|checkpoint-\w+|best\.json|training_config\.json|metrics\.jsonl)\..*\.(tmp|old|json|jsonl)"
+)
 VERSIONS = ("torch", "transformers", "peft", "deepspeed", "accelerate", "bitsandbytes", "numpy")
 
 
@@ -32,7 +34,7 @@ class Checkpoint:
     """A complete checkpoint.
 
     Args:
-        folder: `step_N` in a run directory.
+        folder: `step_N` or `checkpoint-N` in a run directory.
         step: N, the optimizer steps behind it.
     """
 
@@ -62,7 +64,7 @@ class RunDescription(msgspec.Struct, frozen=True):
 
 def checkpoints(run: Path) -> list[Checkpoint]:
     """Return a run's checkpoints, oldest first; a folder gets its name when it is complete."""
-    found = [(STEP.fullmatch(path.name), path) for path in run.glob("step_*")]
+    found = [(CHECKPOINT.fullmatch(path.name), path) for path in run.glob("*")]
     complete = [
         Checkpoint(path, int(match[1])) for match, path in found if match and (path / "adapter_config.json").is_file()
     ]
@@ -122,9 +124,24 @@ def remove_leftovers(run: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def write_best(run: Path, step: int, val_loss: float) -> None:
-    """Record the best checkpoint by validation loss."""
-    write_json(run / BEST, {"checkpoint": f"step_{step}", "val_loss": val_loss})
+def write_best(run: Path, checkpoint: str, val_loss: float) -> None:
+    """Record the best checkpoint by validation loss; `checkpoint` is its folder's name."""
+    write_json(run / BEST, {"checkpoint": checkpoint, "val_loss": val_loss})
+
+
+def name_last(run: Path, name: str) -> None:
+    """Give the newest checkpoint a second name; its files are there once, and removing one folder leaves the other."""
+    newest = checkpoints(run)[-1].folder
+    with replacing_folder(run / name) as folder:
+        shutil.copytree(newest, folder, copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source: str, target: str) -> None:
+    """Link a file, or copy it where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def remove_old_checkpoints(run: Path, keep: int, best_step: int | None) -> None:

@@ -267,7 +267,7 @@ class CoachTrainer(Trainer):
     # Checkpoints
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write `step_N/` whole or not at all, and note whether it is the best so far."""
+        """Write the checkpoint's folder whole or not at all, and note whether it is the best so far."""
         step = self.state.global_step
         is_best = self._validated is not None and self._validated[0] == step and self._is_best(self._validated[1])
         if is_best:
@@ -276,15 +276,19 @@ class CoachTrainer(Trainer):
         states = self._states().read(moments=resumable)
         randoms = self._random_states()
         if self.args.should_save:
-            with replacing_folder(self._run / f"step_{step}") as folder:
+            with replacing_folder(self._run / self._name(step)) as folder:
                 save_adapter(self.model, self._processor, folder, resumption.values(states))
                 if resumable:
                     self._write_resumption(folder / resumption.FOLDER, states, randoms)
             if is_best:
-                run_directory.write_best(self._run, step, self.state.best_metric)
+                run_directory.write_best(self._run, self._name(step), self.state.best_metric)
             run_directory.remove_old_checkpoints(self._run, self._config.max_keep_ckpts, self.state.best_global_step)
         self.accelerator.wait_for_everyone()
         self._clock = time.monotonic()
+
+    def _name(self, step: int | None) -> str:
+        """Return the name of a checkpoint's folder."""
+        return f"{self._family.runs.checkpoint}{step}"
 
     def _is_best(self, loss: float) -> bool:
         return math.isfinite(loss) and (self.state.best_metric is None or loss < self.state.best_metric)
@@ -328,10 +332,11 @@ class CoachTrainer(Trainer):
             schedule = resumption.load_schedule(folder)
             resume_schedule(self.lr_scheduler, schedule["scheduler"])
             self._set_scaler_state(schedule["scaler"])
-            if not (self._run / f"step_{self.state.best_global_step}").is_dir():  # it is in another run directory
+            best = self._name(self.state.best_global_step)
+            if not (self._run / best).is_dir():  # it is in another run directory
                 self.state.best_global_step, self.state.best_metric = None, None
             elif self.args.should_save:  # the run may have been killed before it wrote this
-                run_directory.write_best(self._run, self.state.best_global_step, self.state.best_metric)
+                run_directory.write_best(self._run, best, self.state.best_metric)
         self._report.begin(self.state.global_step, max_steps)
         self._last_step, self._clock = self.state.global_step, time.monotonic()
         return prepared

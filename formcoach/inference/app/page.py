@@ -7,7 +7,6 @@ from typing import Any
 
 import gradio as gr
 
-from formcoach.data.convert import QUESTION
 from formcoach.data.video import Clip
 from formcoach.errors import UserError
 from formcoach.inference.app.kept_clips import KeptClips
@@ -48,7 +47,7 @@ class Page:
                 with gr.Column(min_width=280):
                     self._clip = _clip_input(most_seconds, most_megabytes)
                 with gr.Column(min_width=280):
-                    self._question = _question_box()
+                    self._question = _question_box(writer.predictor.processor.question)
                     self._ask = gr.Button("Ask", variant="primary", interactive=False)
                     self._problem = gr.Textbox(
                         show_label=False, interactive=False, visible=False, elem_classes="problem", lines=1
@@ -160,8 +159,8 @@ def _clip_input(most_seconds: int, most_megabytes: int) -> gr.HTML:
     return gr.HTML((folder / "clip.html").read_text(encoding="utf-8"), js_on_load=script)
 
 
-def _question_box() -> gr.Textbox:
-    box = gr.Textbox(QUESTION, label="Question", lines=3, max_lines=8, max_length=LONGEST)
+def _question_box(question: str) -> gr.Textbox:
+    box = gr.Textbox(question, label="Question", lines=3, max_lines=8, max_length=LONGEST)
 
     async def left_alone(name: str) -> str:
         return name

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from formcoach.config import Recipe
-from formcoach.models.family import Family
+from formcoach.models.family import Family, RunLayout
 from formcoach.models.internvideo.original import PUBLISHED_8B
 from formcoach.models.internvideo.sizes import read_sizes, sizes_of
 
@@ -18,7 +18,13 @@ def _checkpoints() -> "Checkpoints":
 
 
 INTERNVIDEO = Family(
+    key="internvideo",
     name="InternVideo2.5",
+    large="OpenGVLab/InternVideo2_5_Chat_8B",
+    tiny="tiny",
+    gpu_gb=24,
+    disk_gb=25,
+    script="scripts/finetune_qved.sh",
     model_types=("internvl_chat", "internvideo"),
     checkpoints=_checkpoints,
     sizes=read_sizes,
@@ -33,4 +39,7 @@ INTERNVIDEO = Family(
         r".*vision_tower\.encoder\.layer\.\d+\.(attention\.([qkv]_proj|projection_layer)|mlp\.fc[12])"
     ),
     recipe=Recipe(),
+    runs=RunLayout("work_dirs/qevd_fit_300k_internvideo2_5_r16"),
+    frame_group=4,
+    free_frames=True,
 )

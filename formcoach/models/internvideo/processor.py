@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from formcoach.data.convert import QUESTION
 from formcoach.data.sampling import frame_count as frames_for
 from formcoach.data.sampling import frame_indices, round_limits
 from formcoach.errors import UserError
@@ -41,6 +42,7 @@ class ProcessorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         min_frames: fewest frames taken of a clip.
         max_frames: most frames taken of a clip.
         system_message: opens every prompt.
+        question: what is asked about a clip where nobody asks anything else.
     """
 
     image_size: int = 448
@@ -49,6 +51,7 @@ class ProcessorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     min_frames: int = 8
     max_frames: int = 8
     system_message: str = SYSTEM_MESSAGE
+    question: str = QUESTION
 
 
 class InternVideoProcessor(ClipProcessor[ProcessorSettings]):

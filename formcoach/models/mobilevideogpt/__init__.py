@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from formcoach.config import Recipe
-from formcoach.models.family import Family
+from formcoach.models.family import Family, RunLayout
 from formcoach.models.mobilevideogpt.original import PUBLISHED_05B, PUBLISHED_15B
 from formcoach.models.mobilevideogpt.sizes import read_sizes, sizes_of
 
@@ -18,7 +18,13 @@ def _checkpoints() -> "Checkpoints":
 
 
 MOBILEVIDEOGPT = Family(
+    key="mobilevideogpt",
     name="Mobile-VideoGPT",
+    large="Amshaker/Mobile-VideoGPT-0.5B",
+    tiny="tiny-mobile",
+    gpu_gb=8,
+    disk_gb=5,
+    script="scripts/finetune_mobilevideogpt.sh",
     model_types=("MobileVideoGPT_qwen", "mobilevideogpt"),
     checkpoints=_checkpoints,
     sizes=read_sizes,
@@ -41,6 +47,17 @@ MOBILEVIDEOGPT = Family(
         max_frames=16,
         lora_rank=64,
         lora_alpha=128,
+        max_length=2048,
+        max_length_of="text",
+        pack_max_length=10_240,  # a micro batch of clips
         checkpoint_interval=50,
     ),
+    runs=RunLayout(
+        "results/qved_finetune_mobilevideogpt_0.5B",
+        checkpoint="checkpoint-",
+        last="checkpoint-final",
+        conversations="qved_{split}.json",
+    ),
+    frame_group=16,
+    free_frames=False,
 )

@@ -13,7 +13,12 @@ from formcoach.models.mobilevideogpt.configuration import MobileVideoGPTConfig
 from formcoach.models.mobilevideogpt.conversion import CONVERSIONS
 from formcoach.models.mobilevideogpt.modeling import UNUSED_TENSORS, MobileVideoGPTForConditionalGeneration
 from formcoach.models.mobilevideogpt.original import ORIGINAL_TYPE, OriginalConfig, parse_original
-from formcoach.models.mobilevideogpt.processor import IMAGE_TOKEN, MobileVideoGPTProcessor, ProcessorSettings
+from formcoach.models.mobilevideogpt.processor import (
+    IMAGE_TOKEN,
+    SYSTEM_MESSAGE,
+    MobileVideoGPTProcessor,
+    ProcessorSettings,
+)
 from formcoach.models.opening import Checkpoints, Outline, check_vocabulary, empty_model
 from formcoach.models.weights import REMEDY
 
@@ -101,13 +106,14 @@ def config_from_original(path: Path, original: OriginalConfig, image_token_id: i
     return _build_config(path, values)
 
 
-def settings_from(config: MobileVideoGPTConfig) -> ProcessorSettings:
+def settings_from(config: MobileVideoGPTConfig, system_message: str = SYSTEM_MESSAGE) -> ProcessorSettings:
     """Return the settings that fit a model."""
     return ProcessorSettings(
         image_size=config.image_config.image_size,
         visual_tokens=config.visual_tokens(config.frames),
         min_frames=config.frames,
         max_frames=config.frames,
+        system_message=system_message,
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from formcoach.data.convert import MOBILE_QUESTION
 from formcoach.errors import UserError
 from formcoach.models.clip_processor import (
     IMAGENET_MEAN,
@@ -34,6 +35,7 @@ class ProcessorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         min_frames: frames taken of a clip.
         max_frames: the same: the model takes one number of frames only.
         system_message: opens every prompt.
+        question: what is asked about a clip where nobody asks anything else.
     """
 
     image_size: int = 224
@@ -41,6 +43,7 @@ class ProcessorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     min_frames: int = 16
     max_frames: int = 16
     system_message: str = SYSTEM_MESSAGE
+    question: str = MOBILE_QUESTION.format(exercise="exercise")
 
 
 class MobileVideoGPTProcessor(ClipProcessor[ProcessorSettings]):
@@ -82,8 +85,11 @@ class MobileVideoGPTProcessor(ClipProcessor[ProcessorSettings]):
         return [places[place] for place in chosen] + [places[-1]] * (most - len(chosen))
 
     def prompt(self, question: str, frames: int, duration: float | None = None) -> str:
-        """Return the prompt for a clip, up to where the answer begins; it tells neither frames nor duration."""
-        return self._prompt(question, self.settings.visual_tokens)
+        """Return the prompt for a clip, up to where the answer begins; it tells neither frames nor duration.
+
+        With 0 frames it is a question about nothing.
+        """
+        return self._prompt(question, self.settings.visual_tokens if frames else 0)
 
     def resize(self, frames: np.ndarray) -> np.ndarray:
         """Return both views: (T, height, width, 3) -> (2 T, image_size, image_size, 3), squeezed ones first."""
