@@ -77,13 +77,13 @@ class TinySystem(ABC):
 
     @abstractmethod
     def features(self, frames: np.ndarray) -> dict[str, Tensor]:
-        """Return what the connector gets of a clip and of its mirror image.
+        """Return what the connector gets of some clips and of their mirror images.
 
         Args:
-            frames: (frames, height, width, 3) uint8.
+            frames: (clips, frames, height, width, 3) uint8.
 
         Returns:
-            Arguments of `connect`, each with a first dimension of 2.
+            Arguments of `connect`, each of them (2, clips, ...).
         """
 
     @abstractmethod

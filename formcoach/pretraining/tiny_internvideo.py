@@ -69,10 +69,10 @@ class TinyInternVideo(TinySystem):
 
     def features(self, frames: np.ndarray) -> dict[str, Tensor]:
         """See `TinySystem`."""
-        pixels = both_sides(self.processor.pixel_values(frames))
+        pixels = both_sides(self.processor.pixel_values(frames.reshape(-1, *frames.shape[2:])))
         with torch.autocast("cpu", torch.bfloat16):
             merged = self.model.model.merge_frames(pixels.flatten(0, 1))
-        return {"tokens": merged.reshape(2, FRAMES * self.model.config.tokens_per_frame, -1)}
+        return {"tokens": merged.reshape(2, len(frames), FRAMES * self.model.config.tokens_per_frame, -1)}
 
     def connect(self, features: dict[str, Tensor]) -> Tensor:
         """See `TinySystem`."""

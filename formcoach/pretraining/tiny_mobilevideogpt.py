@@ -109,9 +109,10 @@ class TinyMobileVideoGPT(TinySystem):
 
     def features(self, frames: np.ndarray) -> dict[str, Tensor]:
         """See `TinySystem`."""
-        pixels = both_sides(self.processor.pixel_values(frames))
+        pixels = both_sides(torch.cat([self.processor.pixel_values(clip) for clip in frames]))
         with torch.autocast("cpu", torch.bfloat16):
-            return self.model.model.features(pixels.flatten(0, 1))
+            seen = self.model.model.features(pixels.flatten(0, 1))
+        return {name: part.unflatten(0, (2, -1)) for name, part in seen.items()}
 
     def connect(self, features: dict[str, Tensor]) -> Tensor:
         """See `TinySystem`."""
@@ -149,13 +150,14 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> MobileVideoGPTConfig:
         text_config=language_sizes(tokenizer),
         image_config={
             "hidden_size": 128,
-            "num_hidden_layers": 5,  # of which the last is not used
+            "num_hidden_layers": 4,
             "num_attention_heads": 4,
             "intermediate_size": 512,
             "image_size": SIDE,
             "patch_size": 16,
             "hidden_act": "quick_gelu",
         },
+        image_layer=-1,
         video_depth=2,
         video_width=64,
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),

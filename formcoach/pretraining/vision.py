@@ -15,6 +15,9 @@ from formcoach.pretraining.stages import POSE_BATCH, Pretraining, make_optimizer
 from formcoach.pretraining.system import TinySystem
 
 
+SEEN_TOGETHER = 8  # clips
+
+
 class PoseReader(nn.Module):
     """Reads poses off the vision tower's patches.
 
@@ -100,9 +103,10 @@ def see(system: TinySystem, drawn: Drawn, seed: int) -> Seen:
     samples = [described_take(seed, number) for number in drawn.samples]
     truth = torch.tensor([attributes(sample.take.exercise, sample.take.style) for sample in samples])
     features: dict[str, Tensor] = {}
-    for number, clip in enumerate(progress(drawn.frames, len(samples), "clips seen")):
-        for name, part in system.features(clip.numpy()).items():
-            if number == 0:
-                features[name] = torch.empty(2, len(samples), *part.shape[1:], dtype=torch.bfloat16)
-            features[name][:, number] = part
+    portions = torch.arange(len(samples)).split(SEEN_TOGETHER)
+    for places in progress(portions, len(portions), f"portions of {SEEN_TOGETHER} clips seen"):
+        for name, part in system.features(drawn.frames[places].numpy()).items():
+            if name not in features:
+                features[name] = torch.empty(2, len(samples), *part.shape[2:], dtype=torch.bfloat16)
+            features[name][:, places] = part.to(torch.bfloat16)
     return Seen(samples, features, truth)

@@ -9,6 +9,8 @@ The state is kept in float32, whatever the inputs are: decays multiply over thou
 that nothing grows, and no logarithm or quotient of them is taken.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -69,12 +71,33 @@ def _first(values: Tensor, tokens: slice) -> Tensor:
 
 
 def _differentiable(x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """Compute the same token by token, in operations that have gradients."""
-    state = x.new_zeros(*x.shape[:2], *a.shape[1:])  # (scans, batch, channels, states)
-    read = []
-    for token in range(x.shape[2]):
-        step = delta[:, :, token, :, None]
-        entering = step * b[:, :, token, None] * x[:, :, token, :, None]
-        state = torch.exp(step * a[:, None]) * state + entering
-        read.append((state * c[:, :, token, None]).sum(dim=-1))
-    return torch.stack(read, dim=2) + x * d[:, None, None]
+    """Compute the same in operations that have gradients; all decays and states are in memory at once."""
+    delta, entering, b, c = (part.movedim(2, 0) for part in (delta, delta * x, b, c))  # (tokens, scans, batch, ...)
+    decays = torch.exp(delta[..., None, :] * a.mT[:, None])  # (tokens, scans, batch, states, channels)
+    states = _Recurrence.apply(decays, entering[..., None, :] * b[..., None])
+    read = torch.matmul(c[..., None, :], states)[..., 0, :]  # (tokens, scans, batch, channels)
+    return read.movedim(0, 2) + x * d[:, None, None]
+
+
+class _Recurrence(torch.autograd.Function):
+    """``h[t] = decay[t] * h[t - 1] + input[t]`` over the first dimension, one operation a token in either direction."""
+
+    @staticmethod
+    def forward(context: Any, decays: Tensor, inputs: Tensor) -> Tensor:
+        """Return all states."""
+        states = inputs.clone()
+        for token in range(1, len(states)):
+            states[token].addcmul_(decays[token], states[token - 1])
+        context.save_for_backward(decays, states)
+        return states
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the recurrence backwards: a state's gradient decays into that of the state before it."""
+        decays, states = context.saved_tensors
+        gradient = gradient.clone()
+        for token in range(len(states) - 1, 0, -1):
+            gradient[token - 1].addcmul_(decays[token], gradient[token])
+        of_decays = torch.zeros_like(decays)
+        torch.mul(gradient[1:], states[:-1], out=of_decays[1:])
+        return of_decays, gradient
