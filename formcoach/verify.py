@@ -35,7 +35,7 @@ PREPARE = "run: bash scripts/initialize_dataset.sh"
 SET_UP = "run: bash scripts/setup_env.sh"
 MIN_PYTHON = (3, 11)
 _TINY_DISK_GB = 1
-_REPORTED = 0.95  # of a card's GB, what it reports in GiB: 22.5 of 24
+_REPORTED = 0.95  # cards report some GiB less than the GB of their name
 _NAMED = 3  # bad clips named in full; of the others the number
 
 

@@ -97,12 +97,12 @@ def test_runs_of_the_same_name_are_told_apart(tmp_path) -> None:
 def test_newest_run_is_drawn_where_none_is_named(run, tmp_path) -> None:
     newer = write_run(run.with_name("run_2"), [record(1)])
     write_run(run.with_name("run_other"), [record(1)])
-    assert newest_recorded_run(run) == newer
+    assert newest_recorded_run([run]) == newer
     done = command("--work_dir", "work_dirs/run", "--output", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "overview.png").is_file()
     (newer / "metrics.jsonl").unlink()
-    assert newest_recorded_run(run) == run
+    assert newest_recorded_run([tmp_path / "another", run]) == run
 
 
 def test_a_run_that_was_killed_at_its_first_step(tmp_path) -> None:

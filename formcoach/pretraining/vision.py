@@ -14,7 +14,6 @@ from formcoach.pretraining.clips import Drawn, mirror
 from formcoach.pretraining.stages import POSE_BATCH, Pretraining, make_optimizer, report, take_step
 from formcoach.pretraining.system import TinySystem
 
-
 SEEN_TOGETHER = 8  # clips
 
 

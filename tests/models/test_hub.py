@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from formcoach.errors import UserError
 from formcoach.models.hub import HubName, at_revision
-from formcoach.models.location import TINY_FOLDER, locate, resolve_checkpoint
+from formcoach.models.location import ASSETS, locate, resolve_checkpoint
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 FETCHED = sorted(path.name for path in FIXTURE.iterdir())
@@ -317,7 +317,7 @@ def test_a_recorded_revision_does_not_hinder_a_base_in_a_folder(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     assert locate(tmp_path).base == FIXTURE
     assert locate(tmp_path).revision is None
-    assert resolve_checkpoint("tiny") == TINY_FOLDER
+    assert resolve_checkpoint("tiny") == ASSETS / "tiny"
 
 
 def test_exporting_fetches_the_files_that_tools_for_the_original_need(hub, ask, tmp_path):

@@ -7,7 +7,7 @@ from original_checkpoints import FIXTURE
 
 from formcoach.errors import UserError
 from formcoach.models import base_of, family_of, load_model, recipe_for, resolve_checkpoint
-from formcoach.models.location import TINY_FOLDER, locate
+from formcoach.models.location import ASSETS, locate
 
 
 def checkpoint(folder, base="tiny", complete=True):
@@ -51,7 +51,7 @@ def test_a_run_without_checkpoints_says_so(tmp_path):
 
 def test_an_adapter_leads_to_its_base(run):
     location = locate(run / "step_9")
-    assert (location.name, location.base, location.adapter) == ("tiny", TINY_FOLDER, run / "step_9")
+    assert (location.name, location.base, location.adapter) == ("tiny", ASSETS / "tiny", run / "step_9")
     assert base_of(run / "step_9") == "tiny"
 
 

@@ -7,12 +7,15 @@ import time
 from pathlib import Path
 
 import av
+import msgspec
 import numpy as np
 import pytest
 
 from formcoach import verify
 from formcoach.data.annotations import Conversation, Turn, write_conversations
+from formcoach.data.convert import mobile_conversation
 from formcoach.files import write_json
+from formcoach.models import FAMILIES, family_named
 from formcoach.verify import FAIL, NOTICE, PASS, Gpu, Setup, checks
 
 PROJECT = Path(__file__).parents[2]
@@ -34,15 +37,24 @@ def record(video, person=None):
     return Conversation(video, video, turns, 0.6, ["squats - correct form"], person)
 
 
-@pytest.fixture
-def setup(tmp_path):
-    """A folder in which training could start."""
+def write_split(setup, name, records):
+    """Write a split in both forms, as the data commands do."""
+    write_conversations(setup.splits / f"qevd_fit_300k_{name}.jsonl", records)
+    mobile = [msgspec.to_builtins(mobile_conversation(one, "squats", name)) for one in records]
+    write_json(setup.dataset / f"qved_{name}.json", mobile)
+
+
+@pytest.fixture(params=FAMILIES, ids=lambda family: family.key)
+def setup(request, tmp_path):
+    """A folder in which training could start, for either family."""
+    family = request.param
     dataset, splits = tmp_path / "dataset", tmp_path / "data/annotaions"
+    made = Setup(tmp_path, dataset, splits, family, family.tiny, tmp_path / "work_dirs/run")
     videos = {name: [f"squats/{name} é {number}.mp4" for number in range(2)] for name in verify.SPLITS}
     for name, paths in videos.items():
         for video in paths:
             write_clip(dataset / video)
-        write_conversations(splits / f"qevd_fit_300k_{name}.jsonl", [record(video, name) for video in paths])
+        write_split(made, name, [record(video, name) for video in paths])
     labels = [
         {"video_path": video, "labels": ["squats - correct form"]} for paths in videos.values() for video in paths
     ]
@@ -52,7 +64,7 @@ def setup(tmp_path):
     (tmp_path / "scripts").mkdir()
     for name in verify.SCRIPTS:
         (tmp_path / "scripts" / name).touch(0o755)
-    return Setup(tmp_path, dataset, splits, "tiny", tmp_path / "work_dirs/run")
+    return made
 
 
 def problems(setup):
@@ -69,31 +81,41 @@ def test_a_good_setup_has_no_problems(setup):
 @pytest.mark.parametrize(
     ("damage", "what", "message"),
     [
-        (lambda root: (root / "dataset/squats/train é 1.mp4").unlink(), "clips", "1 of 6 cannot be used.*no such file"),
-        (lambda root: (root / "dataset/squats/val é 0.mp4").write_bytes(b""), "clips", r"is empty \(0 bytes\)"),
-        (lambda root: (root / "dataset/squats/test é 0.mp4").write_text("no"), "clips", "is not a video"),
-        (lambda root: (root / "dataset/ground_truth.json").write_text("[{]"), "labels", "line 1, column 3"),
+        (lambda it: (it.dataset / "squats/train é 1.mp4").unlink(), "clips", "1 of 6 cannot be used.*no such file"),
+        (lambda it: (it.dataset / "squats/val é 0.mp4").write_bytes(b""), "clips", r"is empty \(0 bytes\)"),
+        (lambda it: (it.dataset / "squats/test é 0.mp4").write_text("no"), "clips", "is not a video"),
+        (lambda it: (it.dataset / "ground_truth.json").write_text("[{]"), "labels", "line 1, column 3"),
         (
-            lambda root: (root / "data/annotaions/qevd_fit_300k_train.jsonl").unlink(),
+            lambda it: verify.split_file(it, "train").unlink(),
             "splits",
             "no such file. Run: bash scripts/initialize_dataset.sh",
         ),
-        (lambda root: (root / "data/annotaions/qevd_fit_300k_train.jsonl").write_text(""), "splits", "holds no clips"),
-        (lambda root: (root / "data/diy_ft_data.json").unlink(), "data sets", "no such file"),
-        (
-            lambda root: write_json(root / "data/diy_ft_data.json", {"x": {"root": "gone", "annotation": "gone"}}),
-            "data sets",
-            "gone, which does not exist",
-        ),
-        (lambda root: (root / "scripts/zero2.json").unlink(), "scripts", "lacks zero2.json"),
+        (lambda it: write_split(it, "train", []), "splits", "holds no clips"),
+        (lambda it: (it.project / "scripts/zero2.json").unlink(), "scripts", "lacks zero2.json"),
     ],
 )
 def test_what_stops_a_training_is_named(setup, damage, what, message):
-    damage(setup.project)
+    damage(setup)
     found = problems(setup)
     assert list(found) == [what]
     assert found[what].mark == FAIL
     assert re.search(message, found[what].found)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "no such file"),
+        (lambda path: write_json(path, {"x": {"root": "gone", "annotation": "gone"}}), "gone, which does not exist"),
+    ],
+)
+def test_the_list_of_data_sets_is_checked_where_it_is_trained_on(setup, damage, message):
+    damage(setup.project / "data/diy_ft_data.json")
+    found = problems(setup)
+    if setup.family.runs.conversations is None:
+        assert list(found) == ["data sets"] and message in found["data sets"].found
+    else:
+        assert found == {}
 
 
 def test_many_bad_clips_are_counted_and_the_first_named(setup):
@@ -104,18 +126,17 @@ def test_many_bad_clips_are_counted_and_the_first_named(setup):
 
 
 def test_a_path_out_of_the_dataset_is_refused(setup):
-    write_conversations(setup.splits / "qevd_fit_300k_val.jsonl", [record("../secret.mp4")])
+    write_split(setup, "val", [record("../secret.mp4")])
     assert "not inside" in problems(setup)["clips"].found
 
 
 def test_shared_clips_and_people_are_noticed(setup):
-    train = setup.splits / "qevd_fit_300k_train.jsonl"
-    write_conversations(train, [record("squats/train é 0.mp4", "test")])
+    write_split(setup, "train", [record("squats/train é 0.mp4", "test")])
     assert (problems(setup)["splits"].mark, problems(setup)["splits"].found.split("; ")[1]) == (
         NOTICE,
         "person test is in both train and test: scores will be too good",
     )
-    write_conversations(train, [record("squats/val é 0.mp4")])
+    write_split(setup, "train", [record("squats/val é 0.mp4")])
     assert "clip squats/val é 0.mp4 is in both train and val" in problems(setup)["splits"].found
 
 
@@ -124,15 +145,16 @@ def test_splits_without_label_file_are_enough(setup):
     assert problems(setup)["labels"].mark == NOTICE
 
 
-def test_models(tmp_path):
-    assert verify.check_model(None, []).found.startswith("tiny")
-    assert "8B" in verify.check_model(None, [Gpu("H100", 80)]).found
-    assert verify.check_model("owner/name", []).mark == PASS
-    assert verify.check_model("owner/name@refs/pr/1", []).mark == PASS
-    assert verify.check_model("work_dirs/some/where", []).mark == FAIL
-    assert verify.check_model(str(tmp_path), []).mark == FAIL
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.key)
+def test_models(family, tmp_path):
+    assert verify.check_model(family, None, []).found.startswith(family.tiny)
+    assert family.large in verify.check_model(family, None, [Gpu("H100", 80)]).found
+    assert verify.check_model(family, "owner/name", []).mark == PASS
+    assert verify.check_model(family, "owner/name@refs/pr/1", []).mark == PASS
+    assert verify.check_model(family, "work_dirs/some/where", []).mark == FAIL
+    assert verify.check_model(family, str(tmp_path), []).mark == FAIL
     (tmp_path / "config.json").touch()
-    assert verify.check_model(str(tmp_path), []).mark == PASS
+    assert verify.check_model(family, str(tmp_path), []).mark == PASS
 
 
 @pytest.mark.parametrize(
@@ -146,8 +168,13 @@ def test_models(tmp_path):
 )
 def test_gpu_and_torch_decide_what_is_advised(gpus, torch, mark, advice, monkeypatch):
     monkeypatch.setattr(verify, "_version", lambda package: torch)
-    check = verify.check_gpu(gpus)
+    check = verify.check_gpu(family_named("internvideo"), gpus)
     assert check.mark == mark and advice in check.found
+
+
+def test_a_laptop_is_enough_for_mobile_videogpt():
+    assert verify.check_gpu(family_named("mobilevideogpt"), [Gpu("RTX 4070 Laptop", 8.0)]).mark != FAIL
+    assert verify.check_gpu(family_named("mobilevideogpt"), [Gpu("GTX 1650", 4.0)]).mark == NOTICE
 
 
 def test_packages_are_compared_with_what_is_asked_for():
@@ -159,7 +186,7 @@ def test_packages_are_compared_with_what_is_asked_for():
 def test_a_full_disk_stops_training(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 2**29})
     monkeypatch.setattr(verify.shutil, "disk_usage", lambda path: usage)
-    assert verify.check_disk(tmp_path / "not/there/yet", []).mark == FAIL
+    assert verify.check_disk(tmp_path / "not/there/yet", FAMILIES[0], []).mark == FAIL
 
 
 def test_the_command_ends_with_one_line_and_loads_no_torch(setup):
@@ -170,6 +197,7 @@ def test_the_command_ends_with_one_line_and_loads_no_torch(setup):
         "finally: assert not {'torch', 'transformers', 'cv2', 'decord'} & set(sys.modules)"
     )
     arguments = [PROJECT / "utils/verify_setup.py", "--dataset-dir", setup.dataset, "--output-dir", setup.splits]
+    arguments += ["--family", setup.family.key]
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from formcoach.config import Recipe, resolve
+from formcoach.config import Defaults, Recipe, resolve
 from formcoach.errors import UserError
 from formcoach.training.flags import add_training_flags, refuse_model_parallelism
 
@@ -225,7 +225,8 @@ def test_flags_work_in_every_spelling() -> None:
 
 def test_what_is_not_given_comes_from_the_recipe() -> None:
     recipe = Recipe(epochs=6, lr=1e-3, selective_recompute=0.0)
-    config = resolve(parsed("--lr", "5e-4"), "tiny", recipe, None)
+    config = resolve(parsed("--lr", "5e-4"), Defaults("tiny", recipe, "data.json", "runs/one"), None)
+    assert (config.model, config.datasets, config.work_dir) == ("tiny", "data.json", "runs/one")
     assert (config.epochs, config.lr, config.selective_recompute) == (6, 5e-4, 0.0)
     assert config.eval_interval == recipe.checkpoint_interval
     assert config.as_dict()["lora_rank"] == 16

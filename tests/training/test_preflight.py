@@ -17,7 +17,7 @@ from formcoach.errors import UserError
 from formcoach.models import load_model
 from formcoach.training.headers import Headers
 from formcoach.training.lengths import Length
-from formcoach.training.preflight import check_lengths, long_rows, open_clips
+from formcoach.training.preflight import Limit, check_lengths, long_rows, open_clips
 from formcoach.training.sample_check import check_sample
 
 MODEL = Path(__file__).resolve().parents[1] / "fixtures" / "internvideo2_5_tiny"
@@ -81,17 +81,23 @@ def test_a_bad_clip_is_opened_at_every_start(samples, probed, tmp_path) -> None:
 def test_samples_that_are_too_long_are_counted_and_the_first_are_named(samples) -> None:
     opened = open_clips(samples + samples, 2, False)
     lengths = {sample: Length(10, 64, number) for number, sample in enumerate(samples)}
-    assert check_lengths(opened, lengths, 79, False, "d.json") == (opened, [])
+    assert check_lengths(opened, lengths, Limit(79), False, "d.json") == (opened, [])
     found = "4 samples have more than --max-length 75 tokens: train-2 (76), train-3 (77), train-4 (78), ..."
     with pytest.raises(UserError) as raised:
-        check_lengths(opened, lengths, 75, False, "d.json")
+        check_lengths(opened, lengths, Limit(75), False, "d.json")
     remedy = "raise it, lower --max_num_frames, or leave them out with --skip-bad-clips"
     assert str(raised.value) == f"d.json: {found}; {remedy}"
-    left, lines = check_lengths(opened, lengths, 75, True, "d.json")
+    left, lines = check_lengths(opened, lengths, Limit(75), True, "d.json")
     assert left.samples == samples[:2] * 2 and set(left.infos) == {sample.clip for sample in samples[:2]}
     assert lines == [f"d.json: left out: {found}"]
+    assert check_lengths(opened, lengths, Limit(15, "text"), False, "d.json") == (opened, [])
+    found = (
+        r"d.json: 3 samples have more than --max-length 12 tokens: train-3 \(13\), .*; raise it, shorten them, or leave"
+    )
+    with pytest.raises(UserError, match=found):
+        check_lengths(opened, lengths, Limit(12, "text"), False, "d.json")
     with pytest.raises(UserError, match=r"d.json: no sample is left: 6 samples have more than --max-length 9 tokens"):
-        check_lengths(opened, lengths, 9, True, "d.json")
+        check_lengths(opened, lengths, Limit(9), True, "d.json")
     assert long_rows(opened, lengths, 79) == []
     line = "1 sample has more than --pack-max-length 78 tokens: train-5 (79); each gets a row of its own"
     assert long_rows(opened, lengths, 78) == [line]
