@@ -57,7 +57,7 @@ def test_a_decoder_that_hangs_is_ended_and_the_clip_named(program):
     began = time.monotonic()
     with pytest.raises(ClipError, match=r"clip.mp4: did not decode within 0.3 s"):
         process.decode("clip.mp4", [0], 1, 0.3)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50  # it did not wait for the program
     assert process.left == 0
 
 

@@ -206,7 +206,7 @@ def test_rate_limits_are_waited_out_as_the_server_asks(publish, load, hub, tmp_p
     }
     began = time.monotonic()
     done = load()
-    assert 3 < time.monotonic() - began < 20
+    assert 3 < time.monotonic() - began < 400  # not the 500 seconds
     assert clips_in(tmp_path / "dataset") == CLIPS
     told = [line for line in done.stderr.splitlines() if "the hub limits how often it is asked; going on in" in line]
     assert 2 <= len(told) <= 3

@@ -2,7 +2,6 @@
 
 import os
 import struct
-import time
 
 import cv2
 import numpy as np
@@ -121,8 +120,6 @@ def test_measures_are_taken_from_the_cache_until_a_clip_changes(tmp_path):
     status, data = path.stat(), path.read_bytes()
     path.write_bytes(bytes(len(data)))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    start = time.perf_counter()
     assert dict(measure_all(tmp_path, ["a/clip.mp4"], workers=1)) == first  # nobody looked
-    assert time.perf_counter() - start < 0.5
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     assert isinstance(dict(measure_all(tmp_path, ["a/clip.mp4"], workers=1))["a/clip.mp4"], ClipError)

@@ -1,13 +1,11 @@
-"""Twenty thousand clips through every reader: memory, open files and speed stay as they are."""
+"""Twenty thousand clips through every reader: memory and open files stay as they are."""
 
 import os
 import random
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import pytest
 
@@ -32,7 +30,6 @@ KINDS = [  # suffix, settings
     (".webm", {"codec": "libvpx-vp9"}),
     (".avi", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
 ]
-WORST = 3.0  # times the median of the first blocks: other work on the machine, not something that adds up
 MORE_MEMORY = 24e6  # bytes; what leaks 10 kB a clip would take 50 to 80 MB
 
 
@@ -75,18 +72,14 @@ def test_twenty_thousand_clips(clips):
     remaining = iter(clips)
     for_decord = next(clip for clip in clips if clip.suffix == ".mp4")
     for reader, share in SHARE.items():
-        seconds, memory, files = [], [], []
+        memory, files = [], []
         for _ in range(BLOCKS):
-            begin = time.process_time() if reader != "decord" else time.perf_counter()
             for _ in range(share // BLOCKS):
                 clip = read_clip(next(remaining), lambda total, fps: frame_indices(total, 4), reader)
                 assert clip.frames.shape == (4, 64, 96, 3)
-            end = time.process_time() if reader != "decord" else time.perf_counter()
-            seconds.append(end - begin)
             processes = ["self", decoder(for_decord)] if reader == "decord" else ["self"]
             memory.append(sum(map(resident, processes)))
             files.append(sum(map(open_files, processes)))
-        assert median(seconds[-5:]) < WORST * median(seconds[:5]), (reader, seconds)
         assert max(memory[5:]) < memory[4] + MORE_MEMORY, (reader, memory)
         assert max(files[1:]) <= files[0], (reader, files)
     assert next(remaining, None) is None
@@ -105,7 +98,7 @@ def test_bad_clips_and_killed_decoders_among_many(tmp_path, clips):
         if number in (300, 900):
             os.kill(process._process.pid, signal.SIGKILL)
         try:
-            frames = process.decode(path, [1, 7], probe(path).frames, seconds=1.0)
+            frames = process.decode(path, [1, 7], probe(path).frames, seconds=10.0)
             assert frames.shape == (2, 64, 96, 3)
         except ClipError as error:
             named.append(str(error))
@@ -115,7 +108,7 @@ def test_bad_clips_and_killed_decoders_among_many(tmp_path, clips):
     process.close()
     assert len(named) == 3
     assert "SIGKILL" in named[0] and str(paths[300]) in named[0]
-    assert named[1] == f"{hanging}: did not decode within 1 s"
+    assert named[1] == f"{hanging}: did not decode within 10 s"
     assert "SIGKILL" in named[2] and str(paths[900]) in named[2]
 
 
@@ -137,14 +130,11 @@ program.main()
 
 
 def test_probing_many_clips(clips):
-    seconds, memory, files = [], [], []
+    memory, files = [], []
     for block in range(10):
-        begin = time.process_time()
         for path in clips[block * 1000 : block * 1000 + 1000]:
             assert probe(path).frames == 12
-        seconds.append(time.process_time() - begin)
         memory.append(resident("self"))
         files.append(open_files("self"))
-    assert median(seconds[-3:]) < WORST * median(seconds[:3]), seconds
     assert max(memory[3:]) < memory[2] + MORE_MEMORY, memory
     assert max(files) == files[0]

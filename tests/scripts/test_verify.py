@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import av
@@ -198,9 +197,7 @@ def test_the_command_ends_with_one_line_and_loads_no_torch(setup):
     )
     arguments = [PROJECT / "utils/verify_setup.py", "--dataset-dir", setup.dataset, "--output-dir", setup.splits]
     arguments += ["--family", setup.family.key]
-    start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert time.monotonic() - start < 10
     assert "✗ clips: 1 of 6 cannot be used" in done.stdout
     assert done.stderr.startswith("error: training cannot start: ") and done.stderr.count("\n") == 1
