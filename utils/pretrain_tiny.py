@@ -1,46 +1,46 @@
 """Make a packaged tiny base model: pretrain a small model of either family on demo motion with plain descriptions.
 
-Four stages: the vision tower learns to see a body's pose in single frames, the connector to pass on what matters of a
-clip (the heads for both are thrown away), the language model to repeat random rows of ordinary words, which gives it
-a vocabulary; then connector and language model learn to describe clips. On 2 CPU cores and
-with 8 GB of memory it takes 50 minutes; on the same machine the same seed gives the same weights.
+Four stages: the vision tower learns to see a body's pose in single frames, and one that sees whole clips in those; the
+connector to pass on what matters of a clip (the heads for all of them are thrown away), the language model to repeat
+random rows of ordinary words, which gives it the words and their spelling, and then both to describe what is seen.
+Neither a coaching answer nor a person of a demo dataset is in any of them.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from formcoach.command import command_parser, run
+from formcoach.command import command_parser, positive, run
+from formcoach.models import FAMILIES
+
+STAGES = {
+    "--pose-steps": "of the first stage, 96 frames each",
+    "--motion-steps": "of Mobile-VideoGPT's video tower, 8 clips each",
+    "--attribute-steps": "of the second stage, 32 clips each",
+    "--word-steps": "of the third stage, 32 rows of words each",
+    "--steps": "of the fourth stage, 16 clips each",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Pretrain, check on held-out people, and save."""
-    parser = command_parser(__doc__, "python utils/pretrain_tiny.py --output formcoach/assets/tiny")
-    parser.add_argument("--output", type=Path, default=Path("formcoach/assets/tiny"), help="folder of the model")
-    parser.add_argument("--family", choices=("internvideo", "mobilevideogpt"), default="internvideo")
-    parser.add_argument("--pose-steps", type=int, default=4000, help="steps of the first stage, 96 frames each")
-    parser.add_argument("--motion-steps", type=int, default=400, help="of Mobile-VideoGPT's video tower, 8 clips each")
-    parser.add_argument("--attribute-steps", type=int, default=1000, help="steps of the second stage, 32 clips each")
-    parser.add_argument("--word-steps", type=int, default=800, help="steps of the third stage, 32 rows of words each")
-    parser.add_argument("--clips", type=int, default=6000, help="clips to draw")
-    parser.add_argument("--steps", type=int, default=1200, help="steps of the fourth stage, 16 clips each")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--check-clips", type=int, default=240, help="held-out clips on which each stage is checked")
+    parser = command_parser(__doc__, "python utils/pretrain_tiny.py --family mobilevideogpt --output my_tiny")
+    keys = [family.key for family in FAMILIES]
+    parser.add_argument("--family", choices=keys, default=keys[0], help="default: %(default)s")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the model")
+    for flag, what in STAGES.items():
+        parser.add_argument(flag, type=positive, metavar="N", help=f"steps {what} (default: as the packaged one)")
+    parser.add_argument("--clips", type=positive, metavar="N", help="clips to draw (default: likewise)")
+    parser.add_argument("--check-clips", dest="checked", type=positive, metavar="N", help="held-out clips, likewise")
+    parser.add_argument("--seed", type=int, help="of weights and samples")
     args = parser.parse_args(argv)
 
-    from formcoach.pretraining.pretrain import pretrain
-    from formcoach.pretraining.stages import Pretraining
+    from formcoach.pretraining.pretrain import SYSTEMS, pretrain
 
-    plan = Pretraining(
-        seed=args.seed,
-        clips=args.clips,
-        pose_steps=args.pose_steps,
-        motion_steps=args.motion_steps,
-        attribute_steps=args.attribute_steps,
-        word_steps=args.word_steps,
-        steps=args.steps,
-        checked=args.check_clips,
-    )
-    motion, pace = pretrain(args.family, plan, args.output)
+    plan = SYSTEMS[args.family].plan
+    names = ("pose_steps", "motion_steps", "attribute_steps", "word_steps", "steps", "clips", "checked", "seed")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    motion, pace = pretrain(args.family, replace(plan, **given), args.output)
     print(f"held-out people: right motion in {motion:.0%}, right motion and pace in {pace:.0%} of the descriptions")
     print(f"saved to {args.output}")
     return 0

@@ -20,25 +20,25 @@ class Pretraining:
     """How long and from which random stream.
 
     Args:
-        seed: of weights and samples.
         clips: clips that are drawn.
         pose_steps: steps of the first stage, `POSE_BATCH` frames each.
-        motion_steps: steps of what sees whole clips, where there is such a tower.
         attribute_steps: steps of the second stage, `ATTRIBUTE_BATCH` clips each.
         word_steps: steps of the third stage, `ROWS` rows of words each.
         steps: steps of the fourth stage, `BATCH` clips and a quarter of `ROWS` each.
+        motion_steps: steps of what sees whole clips, where there is such a tower; they follow the first stage.
         checked: held-out clips on which each stage is checked.
+        seed: of weights and samples.
         lr: peak learning rate of all stages.
     """
 
-    seed: int
     clips: int
     pose_steps: int
-    motion_steps: int
     attribute_steps: int
     word_steps: int
     steps: int
-    checked: int
+    motion_steps: int = 0
+    checked: int = 240
+    seed: int = 0
     lr: float = 1.2e-3
 
 

@@ -10,10 +10,10 @@ from transformers import PreTrainedTokenizerFast
 
 from formcoach.config import Recipe
 from formcoach.data.demo_picture import Take
+from formcoach.pretraining.stages import Pretraining
 
 if TYPE_CHECKING:
     from formcoach.pretraining.clips import Drawn
-    from formcoach.pretraining.stages import Pretraining
 
 
 class TinySystem(ABC):
@@ -22,12 +22,14 @@ class TinySystem(ABC):
     Attributes:
         picture: width and height at which drawn frames are kept for it.
         recipe: what the demo's training starts from.
+        plan: how long the packaged one was pretrained.
         model: the model.
         processor: its processor.
     """
 
     picture: ClassVar[tuple[int, int]]
     recipe: ClassVar[Recipe]
+    plan: ClassVar[Pretraining]
     model: Any
     processor: Any
 
@@ -72,7 +74,7 @@ class TinySystem(ABC):
         """Return what the tower makes of them, without a class token: (N, patches, channels) float32."""
 
     @abstractmethod
-    def learn_motion(self, drawn: "Drawn", held_out: "Drawn", plan: "Pretraining") -> None:
+    def learn_motion(self, drawn: "Drawn", held_out: "Drawn", plan: Pretraining) -> None:
         """Train what sees whole clips rather than single frames, if there is such a tower."""
 
     @abstractmethod

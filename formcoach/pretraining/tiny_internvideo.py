@@ -36,6 +36,8 @@ class TinyInternVideo(TinySystem):
         cpu_dtype="auto",
     )
 
+    plan = Pretraining(clips=6000, pose_steps=4000, attribute_steps=1000, word_steps=800, steps=1200)
+
     @classmethod
     def tokens(cls) -> tuple[str, ...]:
         """See `TinySystem`."""

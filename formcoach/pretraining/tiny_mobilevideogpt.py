@@ -45,6 +45,10 @@ class TinyMobileVideoGPT(TinySystem):
         cpu_dtype="auto",
     )
 
+    plan = Pretraining(
+        clips=4000, pose_steps=2400, motion_steps=150, attribute_steps=800, word_steps=800, steps=1200, checked=200
+    )
+
     @classmethod
     def tokens(cls) -> tuple[str, ...]:
         """See `TinySystem`."""
