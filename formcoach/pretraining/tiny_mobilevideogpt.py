@@ -38,7 +38,9 @@ class TinyMobileVideoGPT(TinySystem):
         global_batch_size=8,
         lr=4e-3,
         connector_lr=1e-4,
-        max_length=1024,
+        max_length=2048,
+        max_length_of="text",
+        pack_max_length=4096,
         min_frames=16,
         max_frames=16,
         selective_recompute=0.0,
@@ -46,7 +48,7 @@ class TinyMobileVideoGPT(TinySystem):
     )
 
     plan = Pretraining(
-        clips=4000, pose_steps=2400, motion_steps=150, attribute_steps=800, word_steps=800, steps=1200, checked=200
+        clips=4000, pose_steps=2400, motion_steps=60, attribute_steps=600, word_steps=700, steps=1100, checked=200
     )
 
     @classmethod
