@@ -1,14 +1,12 @@
 """Checkpoints in the original layout with random weights, of any size: for benchmarks and tests without a download."""
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers.utils.sentencepiece_model_pb2_new import ModelProto
 
@@ -20,7 +18,7 @@ from formcoach.models.internvideo.modeling import InternVideoForConditionalGener
 from formcoach.models.internvideo.original import ORIGINAL_TYPE, OriginalConfig
 from formcoach.models.internvideo.processor import IMAGE_TOKEN
 from formcoach.models.internvideo.tokenizer import BPE_MODEL, BYTE, CONTROL, UNKNOWN
-from formcoach.models.weights import INDEX
+from formcoach.models.random_weights import SHARD_BYTES, normal, write_random_weights
 
 # The tokens that InternLM2.5 and InternVL add, in the order of their ids; they are the last of the vocabulary.
 ADDED_TOKENS = (
@@ -41,8 +39,6 @@ ADDED_TOKENS = (
     "</box>",
 )
 LETTERS = "▁abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?'()-%"
-STD = 0.02
-SHARD_BYTES = 2 * 2**30
 
 
 def write_random_checkpoint(
@@ -72,18 +68,7 @@ def write_random_checkpoint(
     with replacing_folder(folder) as temporary:
         write_json(temporary / "config.json", _config_json(config))
         write_tokenizer(temporary, config.llm_config.vocab_size)
-        shards = list(_shards(shapes, shard_bytes // dtype.itemsize))
-        seeds = count(seed * len(shapes))
-        index: dict[str, str] = {}
-        for number, names in enumerate(shards, start=1):
-            file = f"model-{number:05}-of-{len(shards):05}.safetensors"
-            with ThreadPoolExecutor() as pool:
-                drawn = pool.map(lambda name, own: _draw(name, shapes[name], dtype, own), names, seeds)
-                tensors = dict(zip(names, drawn, strict=True))
-            save_file(tensors, temporary / file, metadata={"format": "pt"})
-            index |= dict.fromkeys(names, file)
-        total = sum(torch.Size(shape).numel() for shape in shapes.values()) * dtype.itemsize
-        write_json(temporary / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
+        write_random_weights(temporary, shapes, _draw, dtype, seed, shard_bytes)
 
 
 def write_tokenizer(folder: Path, vocabulary: int) -> None:
@@ -134,23 +119,9 @@ def _config_json(config: OriginalConfig) -> dict[str, Any]:
     return kind | msgspec.to_builtins(config)
 
 
-def _shards(shapes: Mapping[str, tuple[int, ...]], most: int) -> Iterator[list[str]]:
-    """Yield the names of each shard's tensors, at most `most` numbers together unless one alone has more."""
-    names: list[str] = []
-    size = 0
-    for name, shape in shapes.items():
-        numbers = torch.Size(shape).numel()
-        if names and size + numbers > most:
-            yield names
-            names, size = [], 0
-        names.append(name)
-        size += numbers
-    yield names
-
-
 def _draw(name: str, shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:
     if name.endswith(("bias", "class_embedding")):
         return torch.zeros(shape, dtype=dtype)
     if len(shape) == 1:
         return torch.ones(shape, dtype=dtype)  # norms and layer scales
-    return torch.empty(shape, dtype=dtype).normal_(std=STD, generator=torch.Generator().manual_seed(seed))
+    return normal(shape, dtype, seed)
