@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from formcoach.models.mobilevideogpt.kernels import Kernel, convolution_kernel, scan_kernel
 from formcoach.models.mobilevideogpt.selective_scan import selective_scan
 
 DIRECTIONS = ("", "_b")  # suffixes of the weights: in the order of the tokens, and backwards
@@ -134,23 +135,64 @@ class BidirectionalMixer(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(clips, tokens, width) -> the same."""
         x, gate = self.in_proj(hidden).chunk(2, dim=-1)  # (clips, tokens, inner) each
-        scanned = self._scan([x, x.flip(1)])
-        return self.out_proj((scanned[0] + scanned[1].flip(1)) * functional.silu(gate))
+        convolve, scan = convolution_kernel(hidden.device), scan_kernel(hidden.device)
+        sequences = [self._convolved(x, "", convolve), self._convolved(x.flip(1), "_b", convolve)]
+        mixed = self._scan(sequences, gate) if scan is None else self._scan_on_gpu(sequences, gate, scan)
+        return self.out_proj(mixed)
 
-    def _scan(self, sequences: list[Tensor]) -> Tensor:
-        """Scan a sequence in each direction: two of (clips, tokens, inner) -> (2, clips, tokens, inner)."""
-        parts = [self._inputs(x, suffix) for x, suffix in zip(sequences, DIRECTIONS, strict=True)]
-        return selective_scan(*(torch.stack(part) for part in zip(*parts, strict=True)))
-
-    def _inputs(self, x: Tensor, suffix: str) -> tuple[Tensor, ...]:
-        """Return what the scan of one direction takes, without the dimension of scans."""
-        tokens, states = x.shape[1], self.sizes.states
+    def _convolved(self, x: Tensor, suffix: str, kernel: Kernel | None) -> Tensor:
+        """Mix neighbouring tokens, of which none sees a later one: (clips, tokens, inner) -> the same."""
         convolution = self.get_submodule(f"conv1d{suffix}")
-        x = functional.silu(convolution(x.mT)[..., :tokens].mT)
-        step, b, c = self.get_submodule(f"x_proj{suffix}")(x).split([self.sizes.rank, states, states], dim=-1)
-        delta = functional.softplus(self.get_submodule(f"dt_proj{suffix}")(step).float())
-        rates = -torch.exp(self.get_parameter(f"A{suffix}_log").float())
-        return x, delta, rates, b, c, self.get_parameter(f"D{suffix}")
+        if kernel is None:
+            return functional.silu(convolution(x.mT)[..., : x.shape[1]].mT)
+        weight = convolution.weight[:, 0].to(x.dtype)  # (inner, kernel)
+        return kernel(x.mT.contiguous(), weight, convolution.bias.to(x.dtype), activation="silu").mT
+
+    def _scan(self, sequences: list[Tensor], gate: Tensor) -> Tensor:
+        """Scan a sequence in each direction and add up: two of (clips, tokens, inner) -> one, gated."""
+        parts = []
+        for x, suffix in zip(sequences, DIRECTIONS, strict=True):
+            step, b, c = self._projected(x, suffix)
+            delta = functional.softplus(self.get_submodule(f"dt_proj{suffix}")(step).float())
+            parts.append((x, delta, self._rates(suffix), b, c, self.get_parameter(f"D{suffix}")))
+        scanned = selective_scan(*(torch.stack(part) for part in zip(*parts, strict=True)))
+        return (scanned[0] + scanned[1].flip(1)) * functional.silu(gate)
+
+    def _scan_on_gpu(self, sequences: list[Tensor], gate: Tensor, kernel: Kernel) -> Tensor:
+        """Compute the same in one call of mamba-ssm's kernel: its groups of channels are the two directions.
+
+        It takes channels before tokens, A, D and the step sizes' bias in float32, and all else in the type of x.
+        """
+        parts = []
+        for x, suffix in zip(sequences, DIRECTIONS, strict=True):
+            step, b, c = self._projected(x, suffix)
+            projection = self.get_submodule(f"dt_proj{suffix}")
+            delta = functional.linear(step, projection.weight)
+            own = self.get_parameter(f"D{suffix}").float(), projection.bias.float()
+            parts.append((x.mT, delta.mT.to(x.dtype), self._rates(suffix), b.mT.to(x.dtype), c.mT.to(x.dtype), *own))
+        x, delta, rates, b, c, direct, bias = zip(*parts, strict=True)
+        scanned = kernel(
+            torch.cat(x, dim=1),  # (clips, 2 * inner, tokens)
+            torch.cat(delta, dim=1),
+            torch.cat(rates),  # (2 * inner, states)
+            torch.stack(b, dim=1).contiguous(),  # (clips, 2, states, tokens)
+            torch.stack(c, dim=1).contiguous(),
+            torch.cat(direct),
+            z=torch.cat([gate.mT, gate.mT.flip(2)], dim=1).to(x[0].dtype),
+            delta_bias=torch.cat(bias),
+            delta_softplus=True,
+        )
+        forwards, backwards = scanned.chunk(2, dim=1)
+        return (forwards + backwards.flip(2)).mT
+
+    def _projected(self, x: Tensor, suffix: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what depends on a token: its step sizes' origin, and how the states are entered and read."""
+        sizes = [self.sizes.rank, self.sizes.states, self.sizes.states]
+        return self.get_submodule(f"x_proj{suffix}")(x).split(sizes, dim=-1)
+
+    def _rates(self, suffix: str) -> Tensor:
+        """Return the decay rates of one direction, (inner, states), in float32."""
+        return -torch.exp(self.get_parameter(f"A{suffix}_log").float())
 
 
 def _normalised(norm: nn.RMSNorm, residual: Tensor, dtype: torch.dtype) -> Tensor:
