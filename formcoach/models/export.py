@@ -5,7 +5,7 @@ memory at a time.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +92,11 @@ def export(family: Family, location: Location, kind: str, output: Path) -> Expor
         else:
             _write_native_files(layout, processor, folder)
         index, left_out = _write_shards(layout, merger, kind == "native", folder)
-        if kind == "native" and len(layout.shards) > 1:
+        if layout.borrowed or (kind == "native" and len(layout.shards) > 1):
             total = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
             write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
         written = _written(folder)
+    notes += [f"included the {part.what} of {part.source}" for part in layout.borrowed]
     if left_out:
         notes.append(f"left out {left_out} tensors that the model does not use")
     return msgspec.structs.replace(written, merged=len(merger.names) if merger else 0, notes=tuple(notes))
@@ -124,35 +125,69 @@ def _frames_note(base: Any, trained: Any) -> list[str]:
 
 
 def _write_shards(layout: Layout, merger: Merger | None, native: bool, folder: Path) -> tuple[dict[str, str], int]:
-    """Write the weights; return which tensor went to which file, and how many were left out."""
+    """Write the weights; return which tensor went to which file, and how many were left out.
+
+    What the checkpoint took from elsewhere comes last, in files of its own and with the names that its authors' code
+    knows, so that the export needs nothing beside it.
+    """
     index: dict[str, str] = {}
     left_out = 0
-    for shard in progress(layout.shards, len(layout.shards), "shards"):
+    names = _shard_names(layout)
+    for shard, name in progress(zip(layout.shards, names, strict=False), len(layout.shards), "shards"):
         with safe_open(shard, framework="pt") as stored:
-            metadata, names = stored.metadata(), list(stored.keys())
-            tensors: dict[str, Tensor] = {}
-            changed = native
-            for name in names:
-                tensor, counterpart = stored.get_tensor(name), layout.counterparts.get(name)
-                if counterpart is None:
-                    left_out += native
-                    tensors |= {} if native else {name: tensor}
-                    continue
-                merges = merger is not None and not merger.names.isdisjoint(counterpart.parts)
-                if not (native or merges):
-                    tensors[name] = tensor
-                    continue
-                ours = counterpart.to_ours(tensor, layout.model.config)
-                if merges:
-                    ours = {part: merger.merged(part, value) for part, value in ours.items()}
-                    changed = True
-                tensors |= ours if native else {name: counterpart.to_original(ours, layout.model.config)}
-            if changed:
-                save_file(tensors, folder / shard.name, metadata)
+            metadata = stored.metadata()
+            tensors, changed, unused = _rewritten(layout, merger, native, stored.keys(), stored.get_tensor)
+            left_out += unused
+            if changed or native:
+                save_file(tensors, folder / name, metadata)
             else:
-                shutil.copyfile(shard, folder / shard.name)
-        index |= dict.fromkeys(tensors, shard.name)
+                shutil.copyfile(shard, folder / name)
+        index |= dict.fromkeys(tensors, name)
+    for part, name in zip(layout.borrowed, names[len(layout.shards) :], strict=True):
+        tensors, _, _ = _rewritten(layout, merger, native, part.tensors, part.tensors.__getitem__)
+        save_file({one: tensor.contiguous() for one, tensor in tensors.items()}, folder / name, {"format": "pt"})
+        index |= dict.fromkeys(tensors, name)
     return index, left_out
+
+
+def _shard_names(layout: Layout) -> list[str]:
+    """Return the names of the files to write: the checkpoint's own, or numbered ones where others are added."""
+    count = len(layout.shards) + len(layout.borrowed)
+    if not layout.borrowed:
+        return [shard.name for shard in layout.shards]
+    return [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
+
+
+def _rewritten(
+    layout: Layout, merger: Merger | None, native: bool, names: Iterable[str], read: Callable[[str], Tensor]
+) -> tuple[dict[str, Tensor], bool, int]:
+    """Return the tensors to write in place of a file's, whether any of them is another, and how many are left out.
+
+    Args:
+        layout: of the checkpoint.
+        merger: None: there is no adapter.
+        native: whether they get our names.
+        names: of the file's tensors.
+        read: returns one of them.
+    """
+    tensors: dict[str, Tensor] = {}
+    changed, left_out = False, 0
+    for name in names:
+        tensor, counterpart = read(name), layout.counterparts.get(name)
+        if counterpart is None:
+            left_out += native
+            tensors |= {} if native else {name: tensor}
+            continue
+        merges = merger is not None and not merger.names.isdisjoint(counterpart.parts)
+        if not (native or merges):
+            tensors[name] = tensor
+            continue
+        ours = counterpart.to_ours(tensor, layout.model.config)
+        if merges:
+            ours = {part: merger.merged(part, value) for part, value in ours.items()}
+            changed = True
+        tensors |= ours if native else {name: counterpart.to_original(ours, layout.model.config)}
+    return tensors, changed, left_out
 
 
 def _write_native_files(layout: Layout, processor: Any, folder: Path) -> None:
@@ -185,7 +220,7 @@ def _other_files(folder: Path) -> Iterator[Path]:
 
 def _check_space(output: Path, layout: Layout) -> None:
     """Refuse to start what does not fit on the disk."""
-    needed = sum(shard.stat().st_size for shard in layout.shards)
+    needed = sum(shard.stat().st_size for shard in layout.shards) + sum(part.bytes for part in layout.borrowed)
     parent = next(folder for folder in output.absolute().parents if folder.is_dir())
     free = shutil.disk_usage(parent).free
     if free < needed * 1.01:

@@ -38,6 +38,26 @@ class Counterpart:
 
 
 @dataclass(frozen=True)
+class Borrowed:
+    """Weights that a checkpoint lacks and takes from elsewhere.
+
+    Args:
+        what: part of the model they are, for messages.
+        source: where they are from, as the checkpoint names it.
+        tensors: by the names that they would have in the checkpoint; they stay on the disk until they are used.
+    """
+
+    what: str
+    source: str
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def bytes(self) -> int:
+        """Their size."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+@dataclass(frozen=True)
 class Layout:
     """A checkpoint whose configuration and tensor names are known, its weights still on the disk.
 
@@ -49,6 +69,7 @@ class Layout:
         shards: its weight files.
         dtype: torch's name for the type of its weights, that of the first.
         counterparts: tensor name in the checkpoint -> what it holds; others are not used by the model.
+        borrowed: what it takes from elsewhere.
     """
 
     folder: Path
@@ -58,3 +79,4 @@ class Layout:
     shards: tuple[Path, ...]
     dtype: str
     counterparts: Mapping[str, Counterpart]
+    borrowed: tuple[Borrowed, ...] = ()

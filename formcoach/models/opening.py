@@ -1,19 +1,21 @@
 """What opening a checkpoint has in common for all families: it is checked before anything large is read."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import safe_open
+from torch import Tensor
 from transformers import GenerationConfig
 
 from formcoach.errors import UserError
 from formcoach.models.conversion import Conversion, counterparts, expected_shapes
-from formcoach.models.layout import Counterpart, Layout
+from formcoach.models.layout import Borrowed, Counterpart, Layout
 from formcoach.models.precision import Precision
-from formcoach.models.weights import DTYPES, REMEDY, Header, read_headers, weight_files
+from formcoach.models.weights import DTYPES, REMEDY, Header, header_of, read_headers, weight_files
 
 Model = TypeVar("Model")
 
@@ -45,12 +47,17 @@ class Checkpoints:
             configuration is not that of such a model.
         conversions: from original tensor names to ours.
         unused: matches the names of tensors that belong to no part of the model.
+        essential: matches the names of tensors that need more than to be called missing, and what is said of them.
+        borrow: returns what a checkpoint in the original layout takes from elsewhere; its arguments are the folder, the
+            model and the names of the checkpoint's tensors. It raises a `UserError` if that is not to be had.
     """
 
     kind: str
     outline: Callable[[Path], Outline]
     conversions: Sequence[Conversion]
     unused: re.Pattern
+    essential: tuple[re.Pattern, str] | None = None
+    borrow: Callable[[Path, Any, Collection[str]], Sequence[Borrowed]] | None = None
 
     def open(self, folder: Path) -> Layout:
         """Read all but the weights of a checkpoint in the original layout or in this project's, and check it.
@@ -66,9 +73,12 @@ class Checkpoints:
             else [Counterpart(name, (name,)) for name in names]
         )
         shards = weight_files(folder)
-        dtype = check_tensors(folder, found.model, tensors, read_headers(shards), self.unused, self.kind)
+        stored = read_headers(shards)
+        borrowed = self.borrow(folder, found.model, stored) if self.borrow and found.is_original else ()
+        stored |= {name: header_of(tensor) for part in borrowed for name, tensor in part.tensors.items()}
+        dtype = self._check(folder, found.model, tensors, stored)
         by_name = {one.name: one for one in tensors}
-        return Layout(folder, found.is_original, found.model, found.processor, shards, dtype, by_name)
+        return Layout(folder, found.is_original, found.model, found.processor, shards, dtype, by_name, tuple(borrowed))
 
     def load(self, folder: Path, precision: Precision) -> tuple[Any, Any]:
         """Return model, in evaluation mode, and processor of a folder in the original layout or in this project's.
@@ -80,15 +90,79 @@ class Checkpoints:
         """
         layout = self.open(folder)
         model = type(layout.model).from_pretrained(
-            folder,
+            **_source(layout),
             config=layout.model.config,
             local_files_only=True,
             generation_config=generation_config(layout.processor),
             **precision.loading_arguments(UNQUANTISED, layout.dtype),
         )
+        model.name_or_path = model.config.name_or_path = str(folder)
         if precision.quantization == "nf4":
             leave_odd_widths_unpacked(model)
         return model.eval(), layout.processor
+
+    def _check(self, folder: Path, model: Any, tensors: Sequence[Counterpart], stored: Mapping[str, Header]) -> str:
+        """Compare the headers with what the model needs, before anything is loaded; return the weights' type.
+
+        Args:
+            folder: the checkpoint's.
+            model: on torch's meta device.
+            tensors: that the checkpoint is to have.
+            stored: that it has.
+
+        Raises:
+            UserError: naming the first missing, surplus, misshapen or mistyped tensor.
+        """
+        wanted = expected_shapes(tensors, model.state_dict())
+        optional = {one.name for one in tensors if one.parts[0] in model.all_tied_weights_keys}
+        missing = [name for name in wanted if name not in stored and name not in optional]
+        if missing:
+            self._refuse_without(folder, missing)
+        surplus = [name for name in stored if name not in wanted and not self.unused.match(name)]
+        if surplus:
+            raise UserError(
+                f"{folder}: tensor {surplus[0]} belongs to no part of {self.kind} model{_more(surplus)}. {REMEDY}"
+            )
+        used = {name: header for name, header in stored.items() if name in wanted}
+        misshapen = [name for name, header in used.items() if header.shape != wanted[name]]
+        if misshapen:
+            name = misshapen[0]
+            raise UserError(
+                f"{folder}: tensor {name} has shape {used[name].shape}, but config.json asks for {wanted[name]}"
+                f"{_more(misshapen)}. {REMEDY}"
+            )
+        mistyped = [name for name, header in used.items() if header.dtype not in DTYPES]
+        if mistyped:
+            name = mistyped[0]
+            raise UserError(
+                f"{folder}: tensor {name} is {used[name].dtype}, not one of {', '.join(DTYPES.values())}"
+                f"{_more(mistyped)}. {REMEDY}"
+            )
+        return DTYPES[next(iter(used.values())).dtype]
+
+    def _refuse_without(self, folder: Path, missing: list[str]) -> None:
+        """Raise the `UserError` for missing tensors; of those that are essential, it says why."""
+        pattern, why = self.essential or (re.compile("(?!)"), "")
+        first = next((name for name in missing if pattern.fullmatch(name)), None)
+        reason = f": {why}" if first else ""
+        raise UserError(f"{folder}: tensor {first or missing[0]} is missing{_more(missing)}{reason}. {REMEDY}")
+
+
+def _source(layout: Layout) -> dict[str, Any]:
+    """Return where transformers finds the weights: in the folder, or also in what is borrowed.
+
+    In the second case it gets tensors, which stay on the disk until they are used.
+    """
+    if not layout.borrowed:
+        return {"pretrained_model_name_or_path": layout.folder}
+    tensors: dict[str, Tensor] = {}
+    for shard in layout.shards:
+        with safe_open(shard, framework="pt") as stored:
+            names = [name for name in stored.keys() if name in layout.counterparts]  # noqa: SIM118
+            tensors |= {name: stored.get_tensor(name) for name in names}
+    for part in layout.borrowed:
+        tensors |= part.tensors
+    return {"pretrained_model_name_or_path": None, "state_dict": tensors}
 
 
 def empty_model(kind: type[Model], path: Path, config: Any) -> Model:
@@ -121,53 +195,6 @@ def check_vocabulary(folder: Path, processor: Any, config: Any) -> None:
             f"{folder}: the tokenizer's {token!r} has the id {number}, but the model of config.json knows "
             f"{config.text_config.vocab_size} tokens. {REMEDY}"
         )
-
-
-def check_tensors(
-    folder: Path,
-    model: Any,
-    tensors: Sequence[Counterpart],
-    stored: Mapping[str, Header],
-    unused: re.Pattern,
-    kind: str,
-) -> str:
-    """Compare the checkpoint's headers with what the model needs, before anything is loaded; return the weights' type.
-
-    Args:
-        folder: the checkpoint's.
-        model: on torch's meta device.
-        tensors: that the checkpoint is to have.
-        stored: that it has.
-        unused: matches the names of those that may be there but belong to no part of the model.
-        kind: what the model is called, for messages, with its article.
-
-    Raises:
-        UserError: naming the first missing, surplus, misshapen or mistyped tensor.
-    """
-    wanted = expected_shapes(tensors, model.state_dict())
-    optional = {one.name for one in tensors if one.parts[0] in model.all_tied_weights_keys}
-    missing = [name for name in wanted if name not in stored and name not in optional]
-    surplus = [name for name in stored if name not in wanted and not unused.match(name)]
-    used = {name: header for name, header in stored.items() if name in wanted}
-    misshapen = [name for name, header in used.items() if header.shape != wanted[name]]
-    mistyped = [name for name, header in used.items() if header.dtype not in DTYPES]
-    if missing:
-        raise UserError(f"{folder}: tensor {missing[0]} is missing{_more(missing)}. {REMEDY}")
-    if surplus:
-        raise UserError(f"{folder}: tensor {surplus[0]} belongs to no part of {kind} model{_more(surplus)}. {REMEDY}")
-    if misshapen:
-        name = misshapen[0]
-        raise UserError(
-            f"{folder}: tensor {name} has shape {used[name].shape}, but config.json asks for {wanted[name]}"
-            f"{_more(misshapen)}. {REMEDY}"
-        )
-    if mistyped:
-        name = mistyped[0]
-        raise UserError(
-            f"{folder}: tensor {name} is {used[name].dtype}, not one of {', '.join(DTYPES.values())}"
-            f"{_more(mistyped)}. {REMEDY}"
-        )
-    return DTYPES[next(iter(used.values())).dtype]
 
 
 def generation_config(processor: Any) -> GenerationConfig:

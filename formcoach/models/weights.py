@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from formcoach.errors import UserError
 from formcoach.files import inside, read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = "has pickled weights (*.bin) only, which can run code when read; use a safetensors version"
@@ -32,6 +36,12 @@ class Header:
 
     shape: tuple[int, ...]
     dtype: str
+
+
+def header_of(tensor: "Tensor") -> Header:
+    """Return what a weight file would say about a tensor."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    return Header(tuple(tensor.shape), next(ours for ours, known in DTYPES.items() if known == name))
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:

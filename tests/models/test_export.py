@@ -3,9 +3,13 @@
 import json
 import shutil
 from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
+from mobile_checkpoints import PLACEHOLDER, image_tower, video_tower, write_mobile
 from original_checkpoints import FIXTURE, write_original
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -13,9 +17,89 @@ from safetensors.torch import load_file, save_file
 from formcoach.errors import UserError
 from formcoach.models import export_model, load_model
 from formcoach.models.adapters import add_lora, merge_adapter, save_adapter
+from formcoach.models.family import Family
 from formcoach.models.internvideo import INTERNVIDEO
+from formcoach.models.mobilevideogpt import MOBILEVIDEOGPT
+from formcoach.models.mobilevideogpt.conversion import IMAGE_TOWER, VIDEO_TOWER
 
+TOWERS = (VIDEO_TOWER, IMAGE_TOWER)
 UNUSED = {"track_embed.weight", "sam.mask_decoder.weight", "temporal_embed.weight", "cg_model.layer.weight"}
+UNUSED_IN_MOBILE = {
+    "model.vision_tower.vision_encoder.clip_decoder.0.head.weight",
+    "model.vision_tower.vision_encoder.pool_norm.weight",
+    "model.image_vision_tower.vision_tower.vision_model.embeddings.position_ids",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A family's small original checkpoint.
+
+    Args:
+        family: the family.
+        base: the checkpoint, in several files.
+        inputs: of its model.
+        write: writes one in a single file, of a type of weights, with or without a head of its own.
+        unused: tensors of it that are no part of the model.
+        trained: some of those that an adapter changes.
+    """
+
+    family: Family
+    base: Path
+    inputs: dict
+    write: Callable[..., Path]
+    unused: set[str]
+    trained: set[str]
+
+    def logits(self, folder=None):
+        return answers(folder or self.base, self.inputs)
+
+
+def write_recorded(folder, dtype=torch.float32, tied=False):
+    """InternVideo2.5's recorded checkpoint in one file."""
+    source = (
+        write_original(folder, dtype=dtype, tie_word_embeddings=True) if tied else write_original(folder, dtype=dtype)
+    )
+    if tied:
+        tensors = tensors_of(source)
+        tensors.pop("language_model.output.weight", None)
+        save_file(tensors, source / "model.safetensors")
+    return source
+
+
+def write_used(folder, dtype=torch.float32, tied=False):
+    """A Mobile-VideoGPT checkpoint in one file, with tensors that belong to no part of the model."""
+    write_mobile(folder, dtype=dtype, tie_word_embeddings=tied)
+    unused = {name: torch.arange(3).to(dtype if "ids" not in name else torch.int64) for name in UNUSED_IN_MOBILE}
+    save_file(tensors_of(folder) | unused, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def mobile_inputs():
+    """A clip, a question and an answer."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.tensor([[7, *[PLACEHOLDER] * 2402, 80, 81, 257, 30]])
+    pixels = torch.randn(32, 3, 64, 64, generator=generator)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+
+
+@pytest.fixture(scope="module", params=["InternVideo2.5", "Mobile-VideoGPT"])
+def case(request, full_inputs, tmp_path_factory):
+    if request.param == "InternVideo2.5":
+        trained = {
+            "mlp1.1.weight",
+            "language_model.model.layers.0.attention.wqkv.weight",
+            "language_model.model.layers.1.feed_forward.w2.weight",
+        }
+        return Case(INTERNVIDEO, FIXTURE, full_inputs, write_recorded, UNUSED, trained)
+    trained = {
+        "model.mm_projector.mlp.mlp.0.weight",
+        "model.image_mm_projector.peg.peg.0.bias",
+        "model.layers.0.self_attn.q_proj.weight",
+        "model.layers.1.mlp.down_proj.weight",
+    }
+    base = write_mobile(tmp_path_factory.mktemp("mobile") / "base", shards=2)
+    return Case(MOBILEVIDEOGPT, base, mobile_inputs(), write_used, UNUSED_IN_MOBILE, trained)
 
 
 def tensors_of(folder):
@@ -39,12 +123,13 @@ def randomise(model):
 
 @pytest.fixture
 def adapter(tmp_path):
-    """A trained adapter of the recorded checkpoint."""
+    """A trained adapter, of the recorded checkpoint where no other base is named."""
 
-    def make(base=FIXTURE, dtype="float32", quantization=None, frames=8, **options):
+    def make(base=FIXTURE, dtype="float32", quantization=None, frames=None, family=INTERNVIDEO, **options):
         model, processor = load_model(base, dtype=dtype, quantization=quantization, device="cpu")
-        processor.min_frames = processor.max_frames = frames
-        adapted = add_lora(model, INTERNVIDEO, str(base), rank=4, alpha=8, **options)
+        if frames is not None:
+            processor.min_frames = processor.max_frames = frames
+        adapted = add_lora(model, family, str(base), rank=4, alpha=8, **options)
         randomise(adapted)
         save_adapter(adapted, processor, tmp_path / "adapter")
         return tmp_path / "adapter"
@@ -52,19 +137,21 @@ def adapter(tmp_path):
     return make
 
 
-def test_an_untrained_original_is_carried_over_file_by_file(tmp_path):
-    exported = export_model(FIXTURE, "original", tmp_path / "out")
-    files = [path for path in FIXTURE.iterdir() if path.name != "expected.safetensors"]
+def test_an_untrained_original_is_carried_over_file_by_file(tmp_path, case):
+    exported = export_model(case.base, "original", tmp_path / "out")
+    files = [path for path in case.base.iterdir() if path.name != "expected.safetensors"]
     assert exported.merged == 0 and exported.files == len(files)
     for path in files:
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_native_loads_bit_equal(tmp_path, dtype):
-    source = write_original(tmp_path / "source", dtype=dtype)
+@pytest.mark.parametrize("tied", [False, True])
+def test_native_loads_bit_equal(tmp_path, case, dtype, tied):
+    source = case.write(tmp_path / "source", dtype=dtype, tied=tied)
     exported = export_model(source, "native", tmp_path / "native")
-    assert exported.notes == (f"left out {len(UNUSED)} tensors that the model does not use",)
+    left_out = len(case.unused & set(tensors_of(source)))
+    assert exported.notes == ((f"left out {left_out} tensors that the model does not use",) if left_out else ())
     before, its_processor = load_model(source, device="cpu")
     after, processor = load_model(tmp_path / "native", device="cpu")
     assert all(tensor.equal(after.state_dict()[name]) for name, tensor in before.state_dict().items())
@@ -73,52 +160,50 @@ def test_native_loads_bit_equal(tmp_path, dtype):
     assert processor.tokenizer.get_vocab() == its_processor.tokenizer.get_vocab()
 
 
-def test_sharded_native_has_an_index(tmp_path):
-    export_model(FIXTURE, "native", tmp_path / "native")
+def test_sharded_native_has_an_index(tmp_path, case):
+    export_model(case.base, "native", tmp_path / "native")
     index = json.loads((tmp_path / "native" / "model.safetensors.index.json").read_text())["weight_map"]
     assert set(index) == set(tensors_of(tmp_path / "native"))
-    assert set(index.values()) == {path.name for path in FIXTURE.glob("*.safetensors") if "expected" not in path.name}
+    assert set(index.values()) == {path.name for path in case.base.glob("model-*.safetensors")}
 
 
 @pytest.mark.parametrize("kind", ["original", "native"])
 @pytest.mark.parametrize("options", [{}, {"train_vit": True}, {"train_connector": False}, {"train_language": False}])
-def test_merged_answers_as_the_adapter_did(tmp_path, adapter, full_inputs, fixture_model, kind, options):
-    trained = adapter(**options)
+def test_merged_answers_as_the_adapter_did(tmp_path, adapter, case, kind, options):
+    trained = adapter(case.base, family=case.family, **options)
     exported = export_model(trained, kind, tmp_path / "out")
-    expected = answers(trained, full_inputs)
-    torch.testing.assert_close(answers(tmp_path / "out", full_inputs), expected, atol=1e-4, rtol=0)
-    assert (expected - fixture_model[0](**full_inputs).logits).abs().max() > 0.01
+    expected = case.logits(trained)
+    torch.testing.assert_close(case.logits(tmp_path / "out"), expected, atol=1e-4, rtol=0)
+    before = load_model(case.base, dtype="float32", device="cpu")[0]
+    with torch.no_grad():
+        assert (expected - before(**case.inputs).logits).abs().max() > 0.01
     assert exported.merged == sum(
-        not tensor.equal(fixture_model[0].state_dict()[name])
+        not tensor.equal(before.state_dict()[name])
         for name, tensor in load_model(tmp_path / "out", device="cpu")[0].state_dict().items()
     )
 
 
-def test_original_keeps_names_files_and_what_is_not_used(tmp_path, adapter):
-    source = write_original(tmp_path / "source")
-    (source / "modeling_internvl_chat.py").write_text("raise SystemExit")
+def test_original_keeps_names_files_and_what_is_not_used(tmp_path, adapter, case):
+    source = case.write(tmp_path / "source")
+    (source / "modeling_of_its_authors.py").write_text("raise SystemExit")
     (source / "assets").mkdir()
     (source / "assets" / "demo.txt").write_text("kept")
     (source / "optimizer.bin").write_bytes(b"not kept")
-    export_model(adapter(base=source), "original", tmp_path / "out")
+    export_model(adapter(source, family=case.family), "original", tmp_path / "out")
     written, before = tensors_of(tmp_path / "out"), tensors_of(source)
     assert written.keys() == before.keys()
-    assert all(written[name].equal(before[name]) for name in UNUSED)
-    assert {name for name in before if not written[name].equal(before[name])} >= {
-        "mlp1.1.weight",
-        "language_model.model.layers.0.attention.wqkv.weight",
-        "language_model.model.layers.1.feed_forward.w2.weight",
-    }
+    assert all(written[name].equal(before[name]) for name in case.unused)
+    assert {name for name in before if not written[name].equal(before[name])} >= case.trained
     for path in source.rglob("*"):
         if path.is_file() and path.suffix not in {".safetensors", ".bin"}:
             assert (tmp_path / "out" / path.relative_to(source)).read_bytes() == path.read_bytes()
     assert not (tmp_path / "out" / "optimizer.bin").exists()
 
 
-def test_an_adapter_of_a_quantised_base_is_merged_into_the_exact_weights(tmp_path, adapter):
+def test_an_adapter_of_a_quantised_base_is_merged_into_the_exact_weights(tmp_path, adapter, case):
     pytest.importorskip("bitsandbytes")
-    source = write_original(tmp_path / "source", dtype=torch.bfloat16)
-    trained = adapter(base=source, dtype="bfloat16", quantization="nf4")
+    source = case.write(tmp_path / "source", dtype=torch.bfloat16)
+    trained = adapter(source, dtype="bfloat16", quantization="nf4", family=case.family)
     export_model(trained, "native", tmp_path / "out")
     name = "model.language_model.layers.1.mlp.down_proj"
     lora = load_file(trained / "adapter_model.safetensors")
@@ -128,25 +213,25 @@ def test_an_adapter_of_a_quantised_base_is_merged_into_the_exact_weights(tmp_pat
 
 
 @pytest.mark.parametrize("variant", [{"use_rslora": True}, {"use_dora": True}, {"alpha_pattern": {"q_proj": 32}}])
-def test_adapters_made_elsewhere_are_merged_as_peft_does(tmp_path, full_inputs, variant):
-    base, processor = load_model(FIXTURE, dtype="float32", device="cpu")
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=INTERNVIDEO.lora_targets, **variant)
+def test_adapters_made_elsewhere_are_merged_as_peft_does(tmp_path, case, variant):
+    base, processor = load_model(case.base, dtype="float32", device="cpu")
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=case.family.lora_targets, **variant)
     adapted = get_peft_model(base, config)
     randomise(adapted)
     adapted.save_pretrained(tmp_path / "adapter")
     processor.save_pretrained(tmp_path / "adapter")
-    export_model(tmp_path / "adapter", "original", tmp_path / "out", base=FIXTURE)
+    export_model(tmp_path / "adapter", "original", tmp_path / "out", base=case.base)
     with torch.no_grad():
-        expected = adapted.eval()(**full_inputs).logits
-    torch.testing.assert_close(answers(tmp_path / "out", full_inputs), expected, atol=1e-4, rtol=0)
+        expected = adapted.eval()(**case.inputs).logits
+    torch.testing.assert_close(case.logits(tmp_path / "out"), expected, atol=1e-4, rtol=0)
 
 
-def test_merging_in_memory(adapter, full_inputs):
-    trained = adapter()
+def test_merging_in_memory(adapter, case):
+    trained = adapter(case.base, family=case.family)
     merged = merge_adapter(load_model(trained, dtype="float32", device="cpu")[0])
     with torch.no_grad():
-        found = merged(**full_inputs).logits
-    torch.testing.assert_close(found, answers(trained, full_inputs), atol=1e-4, rtol=0)
+        found = merged(**case.inputs).logits
+    torch.testing.assert_close(found, case.logits(trained), atol=1e-4, rtol=0)
 
 
 def test_a_quantised_base_is_not_merged_in_memory(adapter):
@@ -155,14 +240,14 @@ def test_a_quantised_base_is_not_merged_in_memory(adapter):
         merge_adapter(load_model(adapter(), quantization="nf4", device="cpu")[0])
 
 
-def test_an_exported_adapter_loads_without_the_run(tmp_path, adapter, full_inputs):
-    trained = adapter()
+def test_an_exported_adapter_loads_without_the_run(tmp_path, adapter, case):
+    trained = adapter(case.base, family=case.family)
     (trained / "resume").mkdir()
     (trained / "resume" / "optimizer.safetensors").touch()
-    expected = answers(trained, full_inputs)
+    expected = case.logits(trained)
     export_model(trained, "adapter", tmp_path / "shared")
     shutil.rmtree(trained)
-    assert answers(tmp_path / "shared", full_inputs).equal(expected)
+    assert case.logits(tmp_path / "shared").equal(expected)
     assert not (tmp_path / "shared" / "resume").exists()
 
 
@@ -215,26 +300,64 @@ def test_a_damaged_adapter_leaves_nothing_behind(tmp_path, adapter, kind, file, 
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
 
 
-def test_a_link_out_of_the_checkpoint_is_not_followed(tmp_path):
-    source = write_original(tmp_path / "source")
+def test_a_link_out_of_the_checkpoint_is_not_followed(tmp_path, case):
+    source = case.write(tmp_path / "source")
     (tmp_path / "secret").write_text("not for others")
     (source / "README.md").symlink_to(tmp_path / "secret")
     assert "README.md: is a link to a file outside" in refusal(source, "original", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_shard_outside_of_the_checkpoint_is_not_read(tmp_path):
-    source = write_original(tmp_path / "source")
+def test_a_shard_outside_of_the_checkpoint_is_not_read(tmp_path, case):
+    source = case.write(tmp_path / "source")
     (source / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
-    index = {"weight_map": {"mlp1.0.bias": "../elsewhere.safetensors"}}
+    index = {"weight_map": {"lm_head.weight": "../elsewhere.safetensors"}}
     (source / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "'../elsewhere.safetensors' is not inside" in refusal(source, "native", tmp_path / "out")
 
 
-def test_a_tied_head_goes_through(tmp_path, full_inputs):
-    source = write_original(tmp_path / "source", tie_word_embeddings=True)
-    tensors = tensors_of(source)
-    tensors.pop("language_model.output.weight", None)
-    save_file(tensors, source / "model.safetensors")
+def test_a_tied_head_goes_through(tmp_path, adapter, case):
+    source = case.write(tmp_path / "source", tied=True)
     export_model(source, "native", tmp_path / "native")
-    assert answers(tmp_path / "native", full_inputs).equal(answers(source, full_inputs))
+    assert case.logits(tmp_path / "native").equal(case.logits(source))
+    trained = adapter(source, family=case.family)
+    export_model(trained, "original", tmp_path / "original")
+    torch.testing.assert_close(case.logits(tmp_path / "original"), case.logits(trained), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["original", "native"])
+@pytest.mark.parametrize(("trained", "shards"), [(False, 1), (True, 2)])
+def test_towers_from_elsewhere_are_part_of_an_export(tmp_path, adapter, kind, trained, shards):
+    towers, names = tmp_path / "towers", ("mm_vision_tower", "image_mm_vision_tower")
+    write_towers(towers)
+    settings = dict.fromkeys(names, str(towers))
+    dtype = torch.float32 if trained else torch.bfloat16
+    source = write_mobile(tmp_path / "source", dtype=dtype, shards=shards, without=TOWERS, **settings)
+    model = adapter(source, family=MOBILEVIDEOGPT, train_vit=True) if trained else source
+    exported = export_model(model, kind, tmp_path / "out")
+    assert exported.notes == (f"included the video tower of {towers}", f"included the image tower of {towers}")
+    inputs = mobile_inputs()
+    expected, state = answers(model, inputs), load_model(source, device="cpu")[0].state_dict()
+    shutil.rmtree(towers)
+    torch.testing.assert_close(answers(tmp_path / "out", inputs), expected, atol=1e-4 if trained else 0, rtol=0)
+    after = load_model(tmp_path / "out", device="cpu")[0].state_dict()
+    assert trained or all(tensor.equal(after[name]) for name, tensor in state.items())
+    index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())["weight_map"]
+    assert set(index) == set(tensors_of(tmp_path / "out"))
+    assert set(index.values()) == {path.name for path in (tmp_path / "out").glob("*.safetensors")}
+    if kind == "original":
+        assert {name for name in index if name.startswith(TOWERS)} == set(towers_of_a_whole_one(tmp_path))
+        assert json.loads((tmp_path / "out/config.json").read_text()) == json.loads(
+            (source / "config.json").read_text()
+        )
+
+
+def write_towers(folder):
+    """Write both towers into one file."""
+    folder.mkdir()
+    tensors = {f"vision_model.{name}": tensor for name, tensor in image_tower().items()}
+    save_file(tensors | video_tower(), folder / "model.safetensors")
+
+
+def towers_of_a_whole_one(folder):
+    return [name for name in tensors_of(write_mobile(folder / "whole")) if name.startswith(TOWERS)]

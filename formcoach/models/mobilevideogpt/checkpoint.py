@@ -19,6 +19,7 @@ from formcoach.models.mobilevideogpt.processor import (
     MobileVideoGPTProcessor,
     ProcessorSettings,
 )
+from formcoach.models.mobilevideogpt.towers import HALF_AN_ENCODER, borrow
 from formcoach.models.opening import Checkpoints, Outline, check_vocabulary, empty_model
 from formcoach.models.weights import REMEDY
 
@@ -160,4 +161,6 @@ def _check_processor(folder: Path, processor: MobileVideoGPTProcessor, config: M
             )
 
 
-CHECKPOINTS = Checkpoints("a Mobile-VideoGPT", outline, CONVERSIONS, UNUSED_TENSORS)
+CHECKPOINTS = Checkpoints(
+    "a Mobile-VideoGPT", outline, CONVERSIONS, UNUSED_TENSORS, essential=HALF_AN_ENCODER, borrow=borrow
+)

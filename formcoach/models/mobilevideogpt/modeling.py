@@ -23,8 +23,11 @@ from formcoach.models.mobilevideogpt.projector import TokenProjector
 from formcoach.models.mobilevideogpt.videomamba import VideoMamba
 from formcoach.models.video_model import VideoModel
 
-# Tensors of the video encoder's pretraining, which its features do not depend on.
-UNUSED_TENSORS = re.compile(r"^model\.vision_tower\.(vision_encoder|video)\.(clip_decoder|clip_pos_embed|head)\b")
+# Tensors that the features do not depend on: of the video encoder's pretraining, and numbers that CLIP once stored.
+UNUSED_TENSORS = re.compile(
+    r"^model\.vision_tower\.(vision_encoder|video)\.(clip_decoder|clip_pos_embed|clip_img_pos_embed|pool_norm|head)\b"
+    r"|^model\.(image_vision_tower\.vision_tower\.vision_model|vision_tower\.image)\.embeddings\.position_ids$"
+)
 
 
 class VisionTowers(nn.Module):

@@ -15,6 +15,7 @@ VIDEO_TOWER, IMAGE_TOWER = "OpenGVLab/VideoMamba", "openai/clip-vit-base-patch16
 
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu"]
 TokenId = Annotated[int, msgspec.Meta(ge=0)]
+Place = Annotated[str, msgspec.Meta(min_length=1, max_length=400)]  # a hub id, or a path
 
 
 class OriginalVideoTower(msgspec.Struct, frozen=True):
@@ -46,11 +47,14 @@ class OriginalConfig(msgspec.Struct, frozen=True):
     num_hidden_layers: Layers
     num_attention_heads: Channels
     num_key_value_heads: Channels
-    mm_vision_tower: str = VIDEO_TOWER
-    image_mm_vision_tower: str = IMAGE_TOWER
+    mm_vision_tower: Place = VIDEO_TOWER
+    image_mm_vision_tower: Place = IMAGE_TOWER
     mm_projector_type: str = PROJECTOR
     image_mm_projector_type: str = PROJECTOR
     mm_vision_select_layer: int = -2
+    mm_vision_select_feature: str = "patch"
+    mm_use_im_start_end: bool = False
+    use_sliding_window: bool = False
     max_position_embeddings: Tokens = 32768
     rope_theta: float = 1_000_000.0
     rms_norm_eps: float = 1e-6
@@ -95,8 +99,15 @@ def parse_original(path: Path, raw: dict[str, Any]) -> OriginalConfig:
         config = msgspec.convert(raw, OriginalConfig)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {error}. {REMEDY}") from None
-    for name in ("mm_projector_type", "image_mm_projector_type"):
-        kind = getattr(config, name)
-        if kind != PROJECTOR:
-            raise UserError(f"{path}: {name} {kind!r} is not supported, only {PROJECTOR!r}. Name another model")
+    known = {
+        "mm_projector_type": PROJECTOR,
+        "image_mm_projector_type": PROJECTOR,
+        "mm_vision_select_feature": "patch",
+        "mm_use_im_start_end": False,
+        "use_sliding_window": False,
+    }
+    for name, value in known.items():
+        found = getattr(config, name)
+        if found != value:
+            raise UserError(f"{path}: {name} {found!r} is not supported, only {value!r}. Name another model")
     return config
