@@ -1,5 +1,6 @@
 """Mobile-VideoGPT checkpoints on disk: as their authors publish them, and as this project saves them."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ from formcoach.models.mobilevideogpt.processor import (
     MobileVideoGPTProcessor,
     ProcessorSettings,
 )
+from formcoach.models.mobilevideogpt.sizes import read_sizes
 from formcoach.models.mobilevideogpt.towers import HALF_AN_ENCODER, borrow
 from formcoach.models.opening import Checkpoints, Outline, check_vocabulary, empty_model
 from formcoach.models.weights import REMEDY
+
+MOST = 1000  # frames of a clip, or tokens along a side; a configuration with more is damaged
 
 
 def outline(folder: Path) -> Outline:
@@ -39,6 +43,7 @@ def outline(folder: Path) -> Outline:
         config = config_from_original(path, original, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
         processor = MobileVideoGPTProcessor(tokenizer, settings_from(config))
     else:
+        read_sizes(path)  # refuses what is out of all bounds
         config = _build_config(path, raw)
         processor = MobileVideoGPTProcessor.from_pretrained(folder)
         _check_processor(folder, processor, config)
@@ -63,6 +68,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: its tokenizer cannot be read ({reason}). {REMEDY}") from None
     tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE_TOKEN]}, replace_extra_special_tokens=False)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -128,11 +135,17 @@ def _build_config(path: Path, values: dict[str, Any]) -> MobileVideoGPTConfig:
         config = MobileVideoGPTConfig.from_dict(values)
     except (StrictDataclassError, ValueError, TypeError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())[:200]}. {REMEDY}") from None
+    for name in ("frames", "chunk", "selected", "pooled", "video_side", "image_side"):
+        if not 1 <= getattr(config, name) <= MOST:
+            raise UserError(f"{path}: {name} is {getattr(config, name)}, but has to be from 1 to {MOST}. {REMEDY}")
+    tokens = config.selected * config.pooled**2  # of a chunk, which the projector sees as one square
+    if math.isqrt(tokens) ** 2 != tokens:
+        raise UserError(f"{path}: selected {config.selected} times pooled {config.pooled} is no square. {REMEDY}")
     image = config.image_config
     whole = {
         "frames and chunk": (config.frames, config.chunk),
         "image_size and patch_size": (image.image_size, image.patch_size),
-        "chunk and selected": (config.chunk, min(config.selected, config.chunk)),
+        "chunk and selected": (config.chunk, config.selected),
     }
     for names, (total, part) in whole.items():
         if part < 1 or total < part or (total % part and names != "chunk and selected"):

@@ -22,6 +22,7 @@ from formcoach.models.clip_processor import (
 )
 
 IMAGE_TOKEN = "<image>"
+TEXT_END = "<|endoftext|>"
 CONTROL_TOKENS = (IMAGE_TOKEN, TURN_START, TURN_END)
 SYSTEM_MESSAGE = "You are a helpful assistant."
 
@@ -62,6 +63,13 @@ class MobileVideoGPTProcessor(ClipProcessor[ProcessorSettings]):
         super().__init__(tokenizer, settings)
         self._for_video = Normalisation(IMAGENET_MEAN, IMAGENET_STD)
         self._for_images = Normalisation(OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+
+    @property
+    def end_token_ids(self) -> list[int]:
+        """Ids that end an answer: of a turn and of the text, whichever of them the tokenizer calls its end."""
+        known = self.tokenizer.get_vocab()
+        ends = (self.tokenizer.eos_token, TURN_END, TEXT_END)
+        return list(dict.fromkeys(known[token] for token in ends if token in known))
 
     @classmethod
     def check_settings(cls, path: Path, settings: ProcessorSettings) -> None:

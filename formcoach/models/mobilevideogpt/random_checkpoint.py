@@ -16,9 +16,9 @@ from formcoach.models.mobilevideogpt.checkpoint import config_from_original
 from formcoach.models.mobilevideogpt.conversion import CONVERSIONS
 from formcoach.models.mobilevideogpt.modeling import MobileVideoGPTForConditionalGeneration
 from formcoach.models.mobilevideogpt.original import ORIGINAL_TYPE, OriginalConfig
+from formcoach.models.mobilevideogpt.processor import TEXT_END
 from formcoach.models.random_weights import SHARD_BYTES, normal, write_random_weights
 
-TEXT_END = "<|endoftext|>"
 STEP_BIAS = -3.0  # of a scan's step sizes: softplus gives about 0.05, so that its state lives for some tokens
 
 
