@@ -54,9 +54,17 @@ class VisionTowers(nn.Module):
         return patches, self.see_video(self.pick(video_frames, patches))
 
     def see_images(self, frames: Tensor) -> Tensor:
-        """Run CLIP without its class token: (clips, frames, 3, size, size) -> (clips, frames, patches, channels)."""
-        seen = self.image(frames.flatten(0, 1).to(self.image.dtype), output_hidden_states=True)
-        return seen.hidden_states[self.config.image_layer][:, 1:].unflatten(0, frames.shape[:2])
+        """Run CLIP without its class token: (clips, frames, 3, size, size) -> (clips, frames, patches, channels).
+
+        Layers behind the one that is used are not computed, and states of those before it are not kept.
+        """
+        image = self.image
+        hidden = image.pre_layrnorm(image.embeddings(frames.flatten(0, 1).to(image.dtype)))
+        layers = image.encoder.layers
+        for layer in layers[: range(len(layers) + 1)[self.config.image_layer]]:
+            hidden = layer(hidden, attention_mask=None)
+        # Autocast on CUDA leaves norms' results, and with them the sums, in float32.
+        return hidden[:, 1:].to(image.dtype).unflatten(0, frames.shape[:2])
 
     def pick(self, video_frames: Tensor, patches: Tensor) -> Tensor:
         """Return the frames of each clip that the video encoder sees: (clips, selected of all chunks, 3, ., .)."""
