@@ -1,8 +1,8 @@
 """What a training step holds for a while: the inputs, what the backward pass needs, and the logits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from formcoach.models.sizes import ModelSizes, Tower
+from formcoach.models.sizes import Held, ModelSizes, Tower
 from formcoach.training.workload import (
     FP32,
     FROZEN,
@@ -12,6 +12,7 @@ from formcoach.training.workload import (
     Workload,
     pass_answers,
     pass_clips,
+    pass_groups,
     pass_tokens,
     recomputed,
 )
@@ -64,14 +65,15 @@ def activations(sizes: ModelSizes, work: Workload, trained: float) -> tuple[floa
     """
     logits = pass_answers(sizes, work) * sizes.vocabulary * LOGIT_BYTES
     vision, language = _vision(sizes, work), _language(sizes, work)
+    in_front = vision.total + _connector(sizes, work)
     dequantised = sizes.language.largest_layer * work.number_bytes if work.quantization is not None else 0
-    held = vision.total + language.total
+    held = in_front + language.total
     seeing = vision.total + _while_seeing(sizes, work)
     loss = held + max(logits, dequantised)
     backward = max(
         held + max(dequantised, _head_gradient(sizes, work), _attention(sizes, work)[1]),
         held - language.last + language.backward + dequantised,
-        vision.total + language.inputs + language.again + language.backward + dequantised,
+        in_front + language.inputs + language.again + language.backward + dequantised,
         vision.total + vision.backward,
         vision.inputs + vision.again + vision.backward,
     )
@@ -84,10 +86,10 @@ def activations(sizes: ModelSizes, work: Workload, trained: float) -> tuple[floa
 
 def _inputs(sizes: ModelSizes, work: Workload) -> float:
     """Return the bytes of the clips, as pixels or as what the vision tower has made of them."""
-    frames = pass_clips(sizes, work) * work.frames
     if work.feature_cache:
-        return frames * sizes.frame_tokens * sizes.merged_channels * work.number_bytes
-    return frames * 3 * sizes.image_size**2 * FP32
+        return pass_groups(sizes, work) * sizes.features * work.number_bytes
+    frames = pass_clips(sizes, work) * work.frames
+    return frames * sizes.views * 3 * sizes.image_size**2 * FP32
 
 
 def _copies(sizes: ModelSizes, work: Workload, trained: float) -> float:
@@ -103,7 +105,20 @@ def _vision(sizes: ModelSizes, work: Workload) -> Stack:
     if work.vision == FROZEN:
         return Stack()
     patches = pass_clips(sizes, work) * work.frames * sizes.patch_tokens
-    return _stack(sizes.vision, sizes.vision.layers, patches, work.vision, work)
+    stack = _stack(sizes.vision, sizes.vision.layers, patches, work.vision, work)
+    return replace(stack, kept=stack.kept + _bytes(sizes.vision_kept, sizes, work)) if work.vision == FULL else stack
+
+
+def _connector(sizes: ModelSizes, work: Workload) -> float:
+    """Return what the backward pass of the connector, and through it, needs."""
+    learns = work.train_connector or work.vision != FROZEN
+    return _bytes(sizes.connector_kept, sizes, work) if learns else 0
+
+
+def _bytes(held: Held, sizes: ModelSizes, work: Workload) -> float:
+    """Return the bytes of what is held in a forward pass."""
+    group = held.numbers * work.number_bytes + held.wide * FP32
+    return pass_groups(sizes, work) * group + held.once * FP32
 
 
 def _language(sizes: ModelSizes, work: Workload) -> Stack:
@@ -164,15 +179,12 @@ def _saved(tower: Tower, mode: str, work: Workload) -> tuple[float, float]:
 
 
 def _while_seeing(sizes: ModelSizes, work: Workload) -> float:
-    """Return what the vision tower holds while it computes one layer, or while its tokens are merged."""
+    """Return what the vision tower holds while it sees a clip, where that is most."""
     if work.feature_cache:
         return 0
-    frames = pass_clips(sizes, work) * work.frames
     on_cpu = not work.cuda and work.number_bytes == HALF
     patches = sizes.image_size * CONVOLUTION_BYTES if on_cpu else 0
-    layer = frames * sizes.patch_tokens * (4 * sizes.vision.width + 2 * sizes.vision.mlp) * work.number_bytes
-    merging = frames * sizes.merged_tokens * sizes.merged_channels * (work.number_bytes + FP32)
-    return max(patches, layer, merging)
+    return max(patches, *(_bytes(held, sizes, work) for held in sizes.seeing))
 
 
 def _head_gradient(sizes: ModelSizes, work: Workload) -> float:

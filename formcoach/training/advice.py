@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from formcoach.data.sampling import GROUP
 from formcoach.models.sizes import ModelSizes
 from formcoach.training.memory import GB, Estimate, estimate
 from formcoach.training.workload import FULL, LORA, Workload, sample_tokens
@@ -39,7 +38,7 @@ class Levers:
     def __init__(self, sizes: ModelSizes, work: Workload) -> None:
         self._sizes = sizes
         self._work = work
-        self._levers = [list(lever) for lever in (_smaller_passes(sizes, work), *_others(work))]
+        self._levers = [list(lever) for lever in (_smaller_passes(sizes, work), *_others(sizes, work))]
 
     @property
     def ends(self) -> list[int]:
@@ -121,10 +120,11 @@ def _smaller_passes(sizes: ModelSizes, work: Workload) -> Iterator[Change]:
         yield Change({"pack_length": length}, ("--pack-max-length", str(length)))
 
 
-def _others(work: Workload) -> list[list[Change]]:
+def _others(sizes: ModelSizes, work: Workload) -> list[list[Change]]:
     """Return the other levers, those that change what is learned or take much time last."""
     recompute = [Change({"recompute": 1.0}, ("--selective-recompute", "1"))] if work.recompute < 1 else []
-    frames = [_frames(work, count) for count in range(work.frames - GROUP, 0, -GROUP)]
+    group = sizes.frame_group
+    frames = [_frames(work, count) for count in range(work.frames - group, 0, -group)]
     return [recompute, _quantizations(work), _offloading(work), frames, _ranks(work)]
 
 

@@ -9,7 +9,7 @@ from formcoach.training.inputs import caches_training
 from formcoach.training.lengths import Length
 from formcoach.training.plan import Plan
 from formcoach.training.sharding import read_deepspeed, zero_stage
-from formcoach.training.workload import FP32, FRAME_WORDS, FROZEN, FULL, HALF, LORA, Workload
+from formcoach.training.workload import FP32, FROZEN, FULL, HALF, LORA, Workload
 
 
 def planned_work(plan: Plan, sizes: ModelSizes, lengths: Mapping[Sample, Length] | None) -> Workload:
@@ -50,11 +50,11 @@ def _longest(plan: Plan, sizes: ModelSizes, lengths: Mapping[Sample, Length]) ->
     """Return frames, text and answer of the longest samples, and how far apart answers begin."""
     found = [lengths[sample] for sample in plan.train.samples]
     longest = max(found, key=lambda length: length.total)
-    frames = max(longest.visual // sizes.frame_tokens, 1)
+    frames = sizes.frames(longest.visual)
     prompts = [length.text + length.visual for length in found]
     return {
         "frames": frames,
-        "text_tokens": max(longest.total - frames * (sizes.frame_tokens + FRAME_WORDS), 1),
+        "text_tokens": max(longest.total - sizes.clip_tokens(frames), 1),
         "answer_tokens": max(length.answer for length in found),
         "answer_spread": max(prompts) - min(prompts),
     }

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from formcoach.models.sizes import ModelSizes
 
 HALF, FP32 = 2, 4  # bytes a number
-FRAME_WORDS = 8  # tokens of `Frame12: <img>...</img>` and a line break, besides the visual ones
 
 FROZEN, LORA, FULL = "frozen", "lora", "full"  # what is trained of a tower
 
@@ -67,8 +66,8 @@ class Workload:
 
 
 def sample_tokens(sizes: ModelSizes, work: Workload) -> int:
-    """Return the tokens of a sample: its text, and for each frame its visual tokens and the words around them."""
-    return work.text_tokens + work.frames * (sizes.frame_tokens + FRAME_WORDS)
+    """Return the tokens of a sample: its text, and its clip's."""
+    return work.text_tokens + sizes.clip_tokens(work.frames)
 
 
 def pass_clips(sizes: ModelSizes, work: Workload) -> int:
@@ -76,6 +75,11 @@ def pass_clips(sizes: ModelSizes, work: Workload) -> int:
     if work.pack_length is None:
         return work.micro_batch_size
     return min(work.micro_batch_size, max(1, math.ceil(work.pack_length / sample_tokens(sizes, work))))
+
+
+def pass_groups(sizes: ModelSizes, work: Workload) -> int:
+    """Return the groups of frames in a forward pass."""
+    return pass_clips(sizes, work) * sizes.groups(work.frames)
 
 
 def pass_tokens(sizes: ModelSizes, work: Workload) -> int:

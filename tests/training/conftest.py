@@ -144,6 +144,20 @@ def _steps():
     return steps
 
 
+@pytest.fixture(scope="session")
+def small_mobile(tmp_path_factory) -> Path:
+    """A Mobile-VideoGPT with random weights: frames of 64 pixels, narrow towers, all visual tokens."""
+    from resized import resized_05b
+
+    from formcoach.models.mobilevideogpt.random_checkpoint import write_random_checkpoint
+
+    image = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
+    language = image | {"num_key_value_heads": 1, "vocab_size": 400}
+    folder = tmp_path_factory.mktemp("small") / "mobile"
+    write_random_checkpoint(folder, resized_05b({"depth": 2, "embed_dim": 32}, image | {"image_size": 64}, language))
+    return folder
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """Six training clips of different lengths, one of them 0.3 s, and two for validation."""

@@ -103,6 +103,15 @@ def test_the_fewest_frames_go_down_with_the_most():
     assert flags == ["--min_num_frames", "4", "--max_num_frames", "4"]
 
 
+def test_a_model_that_takes_one_number_of_frames_gets_no_other():
+    sizes = sizes_for("Amshaker/Mobile-VideoGPT-1.5B")
+    work = Workload(frames=16, min_frames=16, micro_batch_size=4, lora_rank=64, text_tokens=2048)
+    tried = [settings_that_fit(sizes, work, memory) for memory in (2e9, 3e9, 4e9, 5e9, 6e9, 8e9, 80e9)]
+    assert tried[0] is None and tried[-1] == []
+    assert len([flags for flags in tried if flags]) > 2
+    assert not any("frames" in flag for flags in tried if flags for flag in flags)
+
+
 def test_the_line_names_flags_or_the_memory_that_would_do():
     assert advice(SIZES, Workload(), 16e9) == "should fit: --quantization int8"
     assert advice(SIZES, Workload(), 2e9).startswith("no setting makes it fit: it needs ")

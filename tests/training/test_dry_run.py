@@ -86,6 +86,26 @@ def test_what_does_not_fit_is_told_with_advice(project, capsys, monkeypatch):
     assert warning.startswith("warning: does not fit; should fit: --mirco-batch-size ")
 
 
+def test_the_memory_of_a_model_with_one_number_of_frames(project, small_mobile, capsys, monkeypatch):
+    from formcoach.training import memory_report
+    from formcoach.training.available_memory import Available
+
+    flags = "--model", small_mobile, "--min_num_frames", 16, "--max_num_frames", 16, "--dry-run"
+    project.train(*flags, "--mirco-batch-size", 1)
+    output = capsys.readouterr().out
+    assert re.search(r"^  visual +2,402 +2,402", output, re.MULTILINE)
+    activations = float(re.search(r"^  activations +([\d.]+) MB$", output, re.MULTILINE)[1])
+    assert 3 < activations < 30  # of one clip
+    assert "warning" not in output
+
+    small = Available("the computer", 0.27e9, 0.27e9)
+    monkeypatch.setattr(memory_report, "available_memory", lambda place, cuda: small)
+    project.train(*flags, "--mirco-batch-size", 8, "--global-batch-size", 8)
+    warning = capsys.readouterr().out.splitlines()[-1]
+    assert warning.startswith("warning: does not fit; should fit: --mirco-batch-size ")
+    assert "frames" not in warning
+
+
 def test_mistakes_are_found(project):
     with pytest.raises(UserError, match="6 samples have more than --max-length 20 tokens"):
         project.train("--dry-run", "--max-length", 20)

@@ -2,30 +2,22 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from measured_memory import Trained, load, measure, workload
 from resized import resized_8b
-from torch.profiler import ProfilerActivity, profile
 
-from formcoach.data.collate import NO_LOSS, TrainingCollator
-from formcoach.models import family_of, load_model, sizes_for
-from formcoach.models.adapters import add_lora
+from formcoach.models import load_model, sizes_for
 from formcoach.models.internvideo.checkpoint import CHECKPOINTS, config_from_original
 from formcoach.models.internvideo.modeling import InternVideoForConditionalGeneration
 from formcoach.models.internvideo.original import PUBLISHED_8B
 from formcoach.models.internvideo.random_checkpoint import write_random_checkpoint
 from formcoach.training import activations
-from formcoach.training.answer_loss import token_losses
-from formcoach.training.answer_rows import last_layer
-from formcoach.training.lora_products import scale_inside
 from formcoach.training.memory import estimate, largest_micro_batch, trained_weights
-from formcoach.training.recompute import recompute
-from formcoach.training.trainable import attend_by_sample, leave_casts_to_autocast
-from formcoach.training.workload import FP32, FRAME_WORDS, FROZEN, FULL, HALF, LORA, Workload
+from formcoach.training.workload import FROZEN, FULL, LORA, Workload
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIXTURE = REPOSITORY / "tests" / "fixtures" / "internvideo2_5_tiny"
@@ -59,32 +51,6 @@ def narrow(tmp_path_factory):
     return folder
 
 
-def allocated(step):
-    """Return the most bytes that a step holds beyond what was held before it, as PyTorch's allocator counts them."""
-    step()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        step()
-    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())])
-    return held.max()
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A training of the narrow model in one forward pass, in the words of `Workload`."""
-
-    words: int = 20
-    answers: int = 2
-    clips: int = 1
-    packed: bool = False
-    language: str = LORA
-    vision: str = FROZEN
-    recompute: float = 1.0
-    feature_cache: bool = False
-    attention: str = "sdpa"
-    dtype: str = "bfloat16"
-
-
 CASES = {
     "short": Trained(),
     "long": Trained(words=600),
@@ -116,74 +82,9 @@ def test_activations_are_as_estimated(narrow, case, monkeypatch):
         monkeypatch.setattr(activations, "CONVOLUTION_BYTES", 0)
         accuracy = 0.2
     trained = CASES[case]
-    model, processor = load(narrow, trained)
-    batch = clips(model, processor, trained)
-    last = last_layer(model, family_of(narrow))
-    held = sum(batch[name].nbytes for name in ("pixel_values", "visual_tokens") if name in batch)
-
-    def step():
-        with torch.autocast("cpu", torch.bfloat16, enabled=trained.dtype == "bfloat16"):
-            losses, _ = token_losses(model, batch, last)
-            loss = losses.sum()
-            del losses
-        loss.backward()
-
-    measured = allocated(step) + held
+    measured, batch = measure(narrow, trained)
     sizes = sizes_for(narrow)
     assert estimate(sizes, workload(sizes, batch, trained)).activations == pytest.approx(measured, rel=accuracy)
-
-
-def load(folder, trained):
-    """Return the model as the trainer prepares it, and its processor."""
-    base, processor = load_model(folder, dtype=trained.dtype, device="cpu", attention=trained.attention)
-    family = family_of(folder)
-    attend_by_sample(base, family)
-    model = add_lora(
-        base,
-        family,
-        str(folder),
-        rank=16,
-        alpha=32,
-        train_language=trained.language != FROZEN,
-        train_vit=trained.vision != FROZEN,
-        language_in_full=trained.language == FULL,
-        vit_in_full=trained.vision == FULL,
-    )
-    scale_inside(model)
-    recompute(model, family, trained.recompute)
-    leave_casts_to_autocast(model)
-    return model.train(), processor
-
-
-def clips(model, processor, trained):
-    """Return the inputs of one forward pass."""
-    question, answer = "Well?" + " squat" * trained.words, "x" + " squat" * trained.answers
-    one = processor(np.zeros((8, 224, 224, 3), np.uint8), question, 4.8, answer=answer)
-    visual = {"pixel_values": one["pixel_values"]}
-    if trained.feature_cache:
-        with torch.no_grad():
-            visual = model.get_base_model().frozen_features(one["pixel_values"])
-    item = {"input_ids": one["input_ids"][0], "labels": one["labels"][0], "id": "clip", **visual}
-    batch = TrainingCollator(0, trained.packed)([item] * trained.clips)
-    return {name: value for name, value in batch.items() if name not in ("ids",)}
-
-
-def workload(sizes, batch, trained):
-    """Return the same training as the estimator sees it."""
-    tokens = batch["input_ids"].numel()
-    return Workload(
-        micro_batch_size=trained.clips,
-        text_tokens=tokens // trained.clips - 8 * (sizes.frame_tokens + FRAME_WORDS),
-        answer_tokens=int((batch["labels"] != NO_LOSS).sum()) // trained.clips,
-        pack_length=tokens if trained.packed else None,
-        language=trained.language,
-        vision=trained.vision,
-        recompute=trained.recompute,
-        feature_cache=trained.feature_cache,
-        attention=trained.attention,
-        number_bytes=HALF if trained.dtype == "bfloat16" else FP32,
-        cuda=False,
-    )
 
 
 @pytest.mark.parametrize("vision", [FROZEN, LORA, FULL])

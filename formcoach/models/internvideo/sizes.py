@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 
+from formcoach.data.sampling import GROUP
 from formcoach.errors import UserError
 from formcoach.files import read_json
 from formcoach.models.internvideo.original import (
@@ -13,10 +14,11 @@ from formcoach.models.internvideo.original import (
     OriginalVision,
     parse_original,
 )
-from formcoach.models.sizes import Channels, Layers, ModelSizes, Pixels, Tokens, Tower
+from formcoach.models.sizes import Channels, Held, Layers, ModelSizes, Pixels, Tokens, Tower
 from formcoach.models.weights import REMEDY
 
 TOKENS_PER_FRAME = 16
+FRAME_WORDS = 8  # tokens of `Frame12: <img>...</img>` and a line break, besides the visual ones
 
 
 def sizes_of(config: OriginalConfig) -> ModelSizes:
@@ -122,6 +124,7 @@ def _sizes(
     embeddings = vision.width * (channels * patch_size**2 + 1 + 1 + 1 + patches)  # kernel, its bias, class, positions
     in_layer = 8 * vision.width + vision.mlp + 3 * vision.width * biases[0]  # two norms, two scales, three biases
     merged_channels = 4 * vision.width  # pixel shuffle by 0.5
+    merging = GROUP * (patches // 4) * merged_channels  # numbers of a group before they are merged
     connector = 2 * merged_channels + language.width * (merged_channels + 1 + language.width + 1)
     attention_biases = 2 * language.width + 2 * language.key_values
     language_layer = 2 * language.width + attention_biases * biases[1]
@@ -130,12 +133,20 @@ def _sizes(
         vision_other=embeddings + vision.layers * in_layer,
         patch_tokens=patches + 1,
         image_size=image_size,
-        merged_channels=merged_channels,
-        merged_tokens=patches // 4,
+        views=1,
+        frame_group=GROUP,
+        group_tokens=GROUP * TOKENS_PER_FRAME,
+        frame_words=FRAME_WORDS,
+        features=GROUP * TOKENS_PER_FRAME * merged_channels,
+        seeing=(
+            Held(GROUP * (patches + 1) * (4 * vision.width + 2 * vision.mlp)),  # a layer
+            Held(merging, merging),
+        ),
+        vision_kept=Held(),
         connector=connector,
+        connector_kept=Held(),  # 64 tokens a group: nothing beside the language model's
         language=language,
         language_other=language.width + language.layers * language_layer,
         vocabulary=vocabulary,
         tied=tied,
-        frame_tokens=TOKENS_PER_FRAME,
     )

@@ -13,13 +13,49 @@ from formcoach.models.mobilevideogpt.original import (
     OriginalVideoTower,
     parse_original,
 )
-from formcoach.models.sizes import Channels, Layers, ModelSizes, Tokens, Tower
+from formcoach.models.sizes import Channels, Count, Held, Layers, ModelSizes, Tokens, Tower
 from formcoach.models.weights import REMEDY
 
-FRAMES = 16  # of a clip
-CLIP_TOKENS = 2402  # visual tokens of a clip
-STATES, KERNEL, EXPAND = 16, 4, 2  # of the video tower's scans
-VIDEO_FRAMES = 8  # that the video tower sees
+VIEWS = 2  # of each frame: one for either tower
+VIDEO_PATCH = 16  # pixels along a side of a patch of the video tower
+STATES, KERNEL, EXPAND = 16, 4, 2  # of its scans
+SCAN_BUFFERS = 2400  # numbers for a channel of a token
+
+
+class ClipShape(msgspec.Struct, frozen=True, kw_only=True):
+    """Which frames of a clip go where and how many tokens are made of them, see `MobileVideoGPTConfig`."""
+
+    frames: Count = 16
+    chunk: Count = 8
+    selected: Count = 4
+    pooled: Count = 7
+    video_side: Count = 7
+    image_side: Count = 12
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of a clip."""
+        return self.frames // self.chunk
+
+    @property
+    def video_frames(self) -> int:
+        """Frames that the video tower sees."""
+        return self.chunks * self.selected
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens that the image tower's connector makes of a clip."""
+        return self.frames * self.image_side**2
+
+    @property
+    def video_tokens(self) -> int:
+        """Tokens that the video tower's connector makes of a clip."""
+        return self.chunks * self.video_side**2
+
+    @property
+    def pooled_tokens(self) -> int:
+        """Tokens of the video tower that its connector gets of a clip."""
+        return self.video_frames * self.pooled**2
 
 
 class NativeLanguage(msgspec.Struct, frozen=True):
@@ -33,7 +69,7 @@ class NativeLanguage(msgspec.Struct, frozen=True):
     num_key_value_heads: Channels
 
 
-class NativeConfig(msgspec.Struct, frozen=True):
+class NativeConfig(ClipShape, frozen=True, kw_only=True):
     """`config.json` as this project writes it."""
 
     text_config: NativeLanguage
@@ -57,17 +93,22 @@ def read_sizes(path: Path) -> ModelSizes:
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {error}. {REMEDY}") from None
     video = OriginalVideoTower(config.video_depth, config.video_width)
-    return _sizes(config.text_config, video, config.image_config, tied=config.tie_word_embeddings)
+    return _sizes(config.text_config, video, config.image_config, config, tied=config.tie_word_embeddings)
 
 
 def sizes_of(config: OriginalConfig) -> ModelSizes:
     """Return the sizes of an original checkpoint's model."""
     towers = config.vision_tower_config, config.image_vision_tower_config
-    return _sizes(config, *towers, tied=config.tie_word_embeddings)
+    return _sizes(config, *towers, ClipShape(), tied=config.tie_word_embeddings)
 
 
 def _sizes(
-    text: OriginalConfig | NativeLanguage, video: OriginalVideoTower, image: OriginalImageTower, *, tied: bool
+    text: OriginalConfig | NativeLanguage,
+    video: OriginalVideoTower,
+    image: OriginalImageTower,
+    clip: ClipShape,
+    *,
+    tied: bool,
 ) -> ModelSizes:
     """Count parameters; of the two towers, the image tower's layers are the ones that a `Tower` describes."""
     width = text.hidden_size
@@ -86,17 +127,22 @@ def _sizes(
     patches = (image.image_size // image.patch_size) ** 2
     return ModelSizes(
         vision=layers,
-        vision_other=_image_other(image, patches) + _video(video, image, patches),
+        vision_other=_image_other(image, patches) + _video(video, image, clip),
         patch_tokens=patches + 1,
         image_size=image.image_size,
-        merged_channels=image.hidden_size,
-        merged_tokens=patches,
+        views=VIEWS,
+        frame_group=clip.frames,
+        group_tokens=clip.image_tokens + clip.video_tokens,
+        frame_words=0,
+        features=clip.frames * patches * image.hidden_size + clip.pooled_tokens * video.embed_dim,
+        seeing=_seeing(video, image, clip),
+        vision_kept=_scan_kept(video, image, clip),
         connector=_projector(image.hidden_size, width) + _projector(video.embed_dim, width),
+        connector_kept=_connector_kept(width, video, image, clip),
         language=language,
         language_other=width + text.num_hidden_layers * (2 * width + width + 2 * key_values),  # norms; q, k, v biases
         vocabulary=text.vocab_size,
         tied=tied,
-        frame_tokens=CLIP_TOKENS / FRAMES,
     )
 
 
@@ -108,15 +154,56 @@ def _image_other(image: OriginalImageTower, patches: int) -> int:
     return embeddings + 4 * width + image.num_hidden_layers * in_layer
 
 
-def _video(video: OriginalVideoTower, image: OriginalImageTower, patches: int) -> int:
+def _video(video: OriginalVideoTower, image: OriginalImageTower, clip: ClipShape) -> int:
     """Return the video tower's parameters."""
     width, inner = video.embed_dim, EXPAND * video.embed_dim
     rank = -(-width // 16)
-    embeddings = width * (3 * image.patch_size**2 + 1 + 1 + 1 + patches + VIDEO_FRAMES)
+    # Kernel and its bias, class token, positions in the frame and in the clip.
+    embeddings = width * (3 * VIDEO_PATCH**2 + 1 + 1 + 1 + _video_patches(image) + clip.video_frames)
     direction = inner * (STATES + 1 + KERNEL + 1 + rank + 2 * STATES + rank + 1)
     block = width + 2 * inner * width + inner * width + 2 * direction
     return embeddings + video.depth * block + width
 
 
+def _video_patches(image: OriginalImageTower) -> int:
+    """Return the patches of a frame for the video tower, which sees frames of the image tower's size."""
+    return (image.image_size // VIDEO_PATCH) ** 2
+
+
 def _projector(channels: int, width: int) -> int:
+    """Return the parameters of a connector: two layers and a depth-wise convolution."""
     return width * (channels + 1 + width + 1 + 9 + 1)
+
+
+def _seeing(video: OriginalVideoTower, image: OriginalImageTower, clip: ClipShape) -> tuple[Held, ...]:
+    """Return what is held in a layer of the image tower, while frames are selected, and in a block of the video tower.
+
+    Factors of a width were found by measuring with PyTorch's allocator; the scan's own buffers are some more tokens.
+    """
+    patches = (image.image_size // image.patch_size) ** 2
+    layer = Held(clip.frames * (patches + 1) * (3 * image.hidden_size + 3 * image.intermediate_size))
+    features = clip.frames * patches * image.hidden_size
+    attention = (clip.chunk * patches) ** 2
+    selection = Held(features, features, once=3 * attention)
+    scanned = _scanned(image, clip) * video.embed_dim
+    pixels = clip.video_frames * 3 * image.image_size**2
+    block = Held(features + 7 * scanned, 29 * scanned + SCAN_BUFFERS * video.embed_dim + pixels)
+    return layer, selection, block
+
+
+def _scanned(image: OriginalImageTower, clip: ClipShape) -> int:
+    """Return the tokens that the video tower scans."""
+    return 1 + clip.video_frames * _video_patches(image)
+
+
+def _scan_kept(video: OriginalVideoTower, image: OriginalImageTower, clip: ClipShape) -> Held:
+    """Return what the backward pass of the scans needs: decays and states of every token, of one block some copies."""
+    states = 2 * EXPAND * video.embed_dim * STATES  # of both directions
+    return Held(wide=(2 * video.depth + 4) * _scanned(image, clip) * states)
+
+
+def _connector_kept(width: int, video: OriginalVideoTower, image: OriginalImageTower, clip: ClipShape) -> Held:
+    """Return what the connectors' backward passes need: the inputs of each of their steps."""
+    patches = clip.frames * (image.image_size // image.patch_size) ** 2
+    before = patches * (image.hidden_size + 3 * width) + clip.pooled_tokens * (video.embed_dim + 3 * width)
+    return Held(before + (clip.image_tokens + clip.video_tokens) * width)
