@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from formcoach.command import command_parser, positive, run
+from formcoach.config import Recipe
 from formcoach.errors import UserError
 from formcoach.inference.options import add_flag
-from formcoach.models import FAMILIES, sizes_for
+from formcoach.models import FAMILIES, family_of, recipe_for, sizes_for
+from formcoach.models.family import Family
 from formcoach.models.sizes import ModelSizes
 from formcoach.training.memory import CARDS, GB, Estimate, estimate, largest_micro_batch, trained_weights
 from formcoach.training.workload import (
@@ -21,6 +23,7 @@ from formcoach.training.workload import (
 )
 
 EXAMPLE = "python utils/estimate_memory.py --max_num_frames 16 --answer-tokens 60 --zero-stage 2 --offload"
+RECIPE = "the model's recipe"
 COLUMNS = ("weights", "adapter", "gradients", "optimizer", "activations", "overhead")
 
 
@@ -30,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_data_flags(parser)
     _add_training_flags(parser)
     args = parser.parse_args(argv)
-    _print(args.model, sizes_for(args.model), _workload(args))
+    sizes = sizes_for(args.model)
+    _print(args.model, sizes, _workload(args, sizes, family_of(args.model), recipe_for(args.model)))
     return 0
 
 
@@ -39,7 +43,7 @@ def _add_data_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default=large, metavar="NAME", help="hub id, folder or `tiny` (default: %(default)s)"
     )
-    add_flag(parser, "--max_num_frames", type=positive, default=8, metavar="N", help="of a clip (default: %(default)s)")
+    add_flag(parser, "--max_num_frames", type=positive, metavar="N", help=f"of a clip (default: {RECIPE})")
     add_flag(
         parser,
         "--text-tokens",
@@ -57,16 +61,14 @@ def _add_data_flags(parser: argparse.ArgumentParser) -> None:
         help="of them those of the answer (default: %(default)s)",
     )
     parser.add_argument(
-        "--micro-batch-size", "--mirco-batch-size", type=positive, default=1, metavar="N", help="default: %(default)s"
+        "--micro-batch-size", "--mirco-batch-size", type=positive, metavar="N", help=f"default: {RECIPE}"
     )
     add_flag(parser, "--pack-max-length", type=positive, metavar="N", help="of rows that are packed (--dset-pack)")
     parser.add_argument("--feature-cache", action="store_true", help="the vision tower's results come from the disk")
 
 
 def _add_training_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--lora-rank", type=positive, default=Workload.lora_rank, metavar="N", help="default: %(default)s"
-    )
+    parser.add_argument("--lora-rank", type=positive, metavar="N", help=f"default: {RECIPE}")
     parser.add_argument("--lora-vit", action="store_true", help="LoRA on the vision tower too")
     parser.add_argument("--train-vit", action="store_true", help="the vision tower in full: without --freeze-vit")
     parser.add_argument("--no-lora", action="store_true", help="the language model in full instead of LoRA")
@@ -78,11 +80,11 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpu", action="store_true", help="training on the CPU: memory of the host instead of the GPU")
 
 
-def _workload(args: argparse.Namespace) -> Workload:
-    """Return what the flags say.
+def _workload(args: argparse.Namespace, sizes: ModelSizes, family: Family, recipe: Recipe) -> Workload:
+    """Return what the flags say, and the recipe where they say nothing.
 
     Raises:
-        UserError: they contradict each other.
+        UserError: they contradict each other, or the model takes another number of frames only.
     """
     if args.offload and args.zero_stage < 2:
         raise UserError("--offload needs DeepSpeed: add --zero-stage 2 or --zero-stage 3")
@@ -90,14 +92,14 @@ def _workload(args: argparse.Namespace) -> Workload:
     if args.feature_cache and vision != FROZEN:
         raise UserError("--feature-cache needs a vision tower that does not change: drop --lora-vit and --train-vit")
     return Workload(
-        frames=args.max_num_frames + -args.max_num_frames % 4,
-        micro_batch_size=args.micro_batch_size,
+        frames=_frames(args.max_num_frames or recipe.max_frames, sizes, family),
+        micro_batch_size=args.micro_batch_size or recipe.micro_batch_size,
         text_tokens=args.text_tokens,
         answer_tokens=min(args.answer_tokens, args.text_tokens),
         pack_length=args.pack_max_length,
         language=FULL if args.no_lora else LORA,
         vision=vision,
-        lora_rank=args.lora_rank,
+        lora_rank=args.lora_rank or recipe.lora_rank,
         feature_cache=args.feature_cache,
         zero=args.zero_stage,
         processes=args.processes,
@@ -105,6 +107,21 @@ def _workload(args: argparse.Namespace) -> Workload:
         offload_parameters=args.offload and args.zero_stage == 3,
         cuda=not args.cpu,
     )
+
+
+def _frames(wanted: int, sizes: ModelSizes, family: Family) -> int:
+    """Return the frames of a clip in whole groups.
+
+    Raises:
+        UserError: the model takes another number of frames only.
+    """
+    group = sizes.frame_group
+    if not family.free_frames and wanted != group:
+        raise UserError(
+            f"--max_num_frames {wanted}: {family.name} looks at {group} frames of each clip, no more and no fewer; "
+            "leave it out"
+        )
+    return wanted + -wanted % group
 
 
 def _print(model: str, sizes: ModelSizes, work: Workload) -> None:

@@ -104,17 +104,20 @@ def family_of(path_or_id: str | Path) -> Family:
     Raises:
         UserError: it does not exist, or belongs to no known family.
     """
-    return _family(config_file(path_or_id))
+    return _published(path_or_id) or _family(config_file(path_or_id))
 
 
 def recipe_for(path_or_id: str | Path) -> Recipe:
     """Return what a model is trained with where the user says nothing.
 
-    That is its family's recipe, with the values of the `recipe.json` beside its `config.json` on top, if there is one.
+    That is its family's recipe, with the values of the `recipe.json` beside its `config.json` on top, if there is one;
+    the published checkpoints have none.
 
     Raises:
         UserError: the model does not exist, or its `recipe.json` has a value that a recipe does not have.
     """
+    if family := _published(path_or_id):
+        return family.recipe
     config = config_file(path_or_id)
     recipe = _family(config).recipe
     path = config.with_name(RECIPE_FILE)
@@ -137,10 +140,8 @@ def sizes_for(path_or_id: str | Path) -> ModelSizes:
     Raises:
         UserError: it does not exist, or belongs to no known family.
     """
-    if wanted := HubName.parse(path_or_id):
-        for family in FAMILIES:
-            if wanted.id in family.published:
-                return family.published[wanted.id]
+    if family := _published(path_or_id):
+        return family.published[HubName.parse(path_or_id).id]
     config = config_file(path_or_id)
     return _family(config).sizes(config)
 
@@ -172,6 +173,14 @@ def plain_progress() -> None:
 
     if not sys.stderr.isatty():
         disable_progress_bar()
+
+
+def _published(path_or_id: str | Path) -> Family | None:
+    """Return the family of a published checkpoint, which is known without a download; None if it is none of those."""
+    wanted = HubName.parse(path_or_id)
+    if wanted is None:
+        return None
+    return next((family for family in FAMILIES if wanted.id in family.published), None)
 
 
 def _family(config: Path) -> Family:
