@@ -11,7 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from formcoach.errors import UserError
+from formcoach.models import sizes_for
 from formcoach.models.internvideo.modeling import InternVideoModel
+from formcoach.models.mobilevideogpt.modeling import VisionTowers
 
 FLAGS = ("--max-steps", 4, "--checkpoint-interval", -1)
 
@@ -170,3 +172,41 @@ def test_poisoned_validation_features_stop_the_training_or_are_left_out(project,
     train(project, "--nan", "skip", "--work-dir", project.root / "skipping")
     assert "step 4: left out of validation, the loss is not finite: samples val-" in capsys.readouterr().out
     assert logged(project.root / "skipping", "val_loss")[0] < 10
+
+
+def test_two_frozen_towers_are_not_needed_any_more(project, small_mobile, logged, capsys, monkeypatch) -> None:
+    def train_mobile(*flags):
+        return project.train(
+            *("--model", small_mobile, "--min_num_frames", 16, "--max_num_frames", 16, "--dtype", "bf16"),
+            *("--max-steps", 2, "--checkpoint-interval", -1, "--mirco-batch-size", 2, *flags),
+        )
+
+    run = train_mobile()
+    without = logged(run, "loss"), logged(run, "val_loss")
+    cache = "--feature-cache", project.root / "features"
+    train_mobile(*cache)
+    report = re.search(r"(\d) clips, 0% found, \1 computed; (\d\.\d) MB", capsys.readouterr().out)
+    clips = cached(project)
+    assert len(clips) == int(report[1])
+    tensors = load_file(clips[0])
+    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
+        "image_features": (1, 16, 16, 32),
+        "video_features": (1, 2, 196, 32),
+    }
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    held = 2 * sizes_for(small_mobile).features
+    assert all(held < clip.stat().st_size < held + 1000 for clip in clips)
+    assert float(report[2]) == pytest.approx(len(clips) * held / 1e6, abs=0.06)
+
+    def never(*_):
+        raise AssertionError("a vision tower ran")
+
+    for tower in ("see_images", "see_video"):
+        monkeypatch.setattr(VisionTowers, tower, never)
+    train_mobile(*cache)
+    assert "100% found, 0 computed" in capsys.readouterr().out
+    last = project.root / "run_3"
+    assert (logged(last, "loss"), logged(last, "val_loss")) == (
+        pytest.approx(without[0], abs=1e-6),
+        pytest.approx(without[1], abs=1e-6),
+    )
