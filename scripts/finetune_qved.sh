@@ -8,7 +8,8 @@
 # MICRO_BATCH_SIZE GLOBAL_BATCH_SIZE MAX_LENGTH MIN_FRAMES MAX_FRAMES.
 # NPROC_PER_NODE: processes, one a GPU. Several machines: NNODES NODE_RANK MASTER_ADDR MASTER_PORT (docs/multi_gpu.md).
 # DATASET_DIR and OUTPUT_DIR are where the clips are and where scripts/initialize_dataset.sh wrote its files.
-# Arguments are those of unify_internvl2_train_r16.py (see --help there) and override the settings above.
+# --engine xtuner: the same run started by xtuner (docs/xtuner.md); --yes makes its environment without a question.
+# Other arguments are those of unify_internvl2_train_r16.py (see --help there) and override the settings above.
 # DeepSpeed runs with scripts/zero2.json unless --deepspeed names another file or `none`; docs/multi_gpu.md compares them.
 set -euo pipefail
 
@@ -34,4 +35,4 @@ add --max-length "${MAX_LENGTH:-}"
 add --min_num_frames "${MIN_FRAMES:-}"
 add --max_num_frames "${MAX_FRAMES:-}"
 
-exec "$PYTHON" "$ROOT/unify_internvl2_train_r16.py" "${flags[@]}" "$@"
+exec bash "$ROOT/scripts/run_trainer.sh" "${flags[@]}" "$@"

@@ -76,14 +76,42 @@ def prepare(plan: Plan) -> Prepared:
     Raises:
         UserError: a clip or a sample is bad.
     """
+    report = begin(plan)
+    return check(plan, *build_model(plan), report)
+
+
+def begin(plan: Plan) -> RunReport:
+    """Tell what the plan has to tell, and return what is told the rest; nothing is written yet."""
     report = RunReport(plan.run, plan.place.rank == 0, plan.config.report_to, plan.config.as_dict())
     _quiet()
     deepspeed_start.name_accelerator(plan.cuda)
     for line in (*plan.notices, *_augmentation_lines(plan)):
         report.say(line)
+    return report
+
+
+def build_model(plan: Plan) -> tuple[Any, Any]:
+    """Return the model with its trainable weights, drawn from the run's seed, and its processor.
+
+    Raises:
+        UserError: the model cannot be loaded, or has no such layers as are to be trained.
+    """
     set_seed(plan.config.seed)
-    device = loading_device(plan.config.deepspeed, plan.place, plan.cuda)
-    model, processor = load_trainable(plan.config, device)
+    return load_trainable(plan.config, loading_device(plan.config.deepspeed, plan.place, plan.cuda))
+
+
+def check(plan: Plan, model: Any, processor: Any, report: RunReport) -> Prepared:
+    """Check every sample, and make inputs of them.
+
+    Args:
+        plan: the training.
+        model: from `build_model`.
+        processor: likewise.
+        report: from `begin`.
+
+    Raises:
+        UserError: a clip or a sample is bad.
+    """
     plan, lengths = _check_samples(plan, processor, report)
     plan, kept = check_clips(plan, processor, report)
     _check_samples_left(plan, report)
