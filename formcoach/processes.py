@@ -132,6 +132,11 @@ def in_processes(work: Callable[[Place], int], script: str, arguments: Sequence[
 def run_processes(wanted: Wanted, script: str, arguments: Sequence[str]) -> int:
     """Run `script` in several processes through torchrun and return the first failure's exit code, or 0.
 
+    Args:
+        wanted: how many, and where.
+        script: a file; ``-m``: the first of `arguments` is a module.
+        arguments: its command line.
+
     Raises:
         UserError: another machine cannot be reached or has ended.
     """

@@ -25,7 +25,7 @@ for number in $(seq $#); do
 done
 step() { printf '\n== %s ==\n' "$*"; }
 step "1/5 environment"
-echo "$PYTHON"
+bash "$ROOT/scripts/run_trainer.sh" --set-up-only "$@" # the trainer's own, with --engine, is made or asked for now
 
 step "2/5 data"
 if [[ -z "$(find -L "$DATASET_DIR" -mindepth 1 -maxdepth 1 ! -name README.md ! -name '.*' 2>/dev/null)" ]]; then

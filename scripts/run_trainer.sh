@@ -5,19 +5,20 @@
 #
 # --engine transformers (default): unify_internvl2_train_r16.py, in .venv or the active environment.
 # --engine xtuner: the same run started by xtuner, in .venv-xtuner (docs/xtuner.md).
-# --yes: make that environment without a question.
+# --yes: make that environment without a question. --set-up-only: make it, if need be, and train nothing.
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 if [[ "${1:-}" == "--help" || "${1:-}" == "-h" ]]; then sed -n '2,/^set/{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0; fi
 fail() { echo "error: $*" >&2; exit 2; }
 
-engine=transformers yes="" flags=()
+engine=transformers yes="" only="" flags=()
 while (($#)); do
     case "$1" in
         --engine) engine="${2:-}"; [[ $# == 1 ]] || shift ;;
         --engine=*) engine="${1#*=}" ;;
         --yes) yes=yes ;;
+        --set-up-only) only=yes ;;
         *) flags+=("$1") ;;
     esac
     shift
@@ -38,4 +39,5 @@ case "$engine" in
     *) fail "--engine '$engine' is unknown; use transformers or xtuner" ;;
 esac
 PYTHON="$(bash "${set_up[@]}" --print-python)"
+if [[ "$only" ]]; then echo "$PYTHON"; exit 0; fi
 exec "$PYTHON" "${trainer[@]}" ${flags[@]+"${flags[@]}"}

@@ -83,11 +83,23 @@ def prepare(plan: Plan) -> Prepared:
 def begin(plan: Plan) -> RunReport:
     """Tell what the plan has to tell, and return what is told the rest; nothing is written yet."""
     report = RunReport(plan.run, plan.place.rank == 0, plan.config.report_to, plan.config.as_dict())
-    _quiet()
-    deepspeed_start.name_accelerator(plan.cuda)
+    quiet(plan.cuda)
     for line in (*plan.notices, *_augmentation_lines(plan)):
         report.say(line)
     return report
+
+
+def quiet(cuda: bool) -> None:
+    """Silence what libraries tell about themselves; errors are raised all the same.
+
+    Args:
+        cuda: whether it trains on a GPU.
+    """
+    deepspeed_start.name_accelerator(cuda)
+    transformers_logging.set_verbosity_error()
+    for name in ("DeepSpeed", "accelerate", "torch.distributed", "bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(torch|deepspeed|transformers|accelerate|peft|bitsandbytes)\b")
 
 
 def build_model(plan: Plan) -> tuple[Any, Any]:
@@ -334,11 +346,3 @@ def _is_disk_full(error: OSError | SafetensorError) -> bool:
     if isinstance(error, OSError):
         return error.errno in DISK_FULL
     return any(f"(os error {number})" in str(error) for number in DISK_FULL)
-
-
-def _quiet() -> None:
-    """Silence what libraries tell about themselves; errors are raised all the same."""
-    transformers_logging.set_verbosity_error()
-    for name in ("DeepSpeed", "accelerate", "torch.distributed", "bitsandbytes"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(torch|deepspeed|transformers|accelerate|peft|bitsandbytes)\b")

@@ -40,10 +40,10 @@ class Run:
     Args:
         plan: what will be done.
         report: is told what happens.
-        initialisers: PyTorch's functions that give new weights their values, by name.
+        initialisers: see the function of that name.
         model: with its trainable weights.
         processor: the model's.
-        forwards: what each module of the model had put in place of its class's `forward`, or None.
+        forwards: see `forwards_of`.
         prepared: all of it.
     """
 
@@ -75,13 +75,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parse_flags(flags)  # so that a mistake is told before xtuner is loaded, which takes a while
     if importlib.util.find_spec("xtuner") is None:
         raise UserError(f"xtuner is not installed in this environment; run: {SET_UP}, then use --engine xtuner")
-    arguments = [str(CONFIG), "--cfg-options", f"training_args.command_line={_packed(flags)}"]
     wanted = processes.wanted_processes()
     if wanted is not None:
-        script = importlib.util.find_spec(XTUNER).origin
-        return processes.run_processes(wanted, script, [*arguments, "--launcher", "pytorch"])
-    sys.argv = [XTUNER, *arguments]
-    importlib.import_module(XTUNER).main()
+        return processes.run_processes(wanted, "-m", [__spec__.name, *flags])
+    with command.importing():
+        import torch
+
+        importlib.import_module("formcoach.models")  # before transformers: keeps bitsandbytes from a warning
+        from formcoach.training.run import quiet
+
+        quiet(torch.cuda.is_available())
+        xtuner = importlib.import_module(XTUNER)
+    sys.argv = [XTUNER, str(CONFIG), "--cfg-options", f"training_args.command_line={_packed(flags)}"]
+    xtuner.main()
     return 0
 
 
@@ -107,7 +113,7 @@ def run_arguments(
     began = time.monotonic()
     processes.interrupt_on_terminate()
     typed = {"work_dir": output_dir, "deepspeed": deepspeed, "seed": seed, "resume_from": _resume_from()}
-    flags = _flags({**settings, **typed}) if command_line is None else _unpacked(command_line)
+    flags = as_flags({**settings, **typed}) if command_line is None else _unpacked(command_line)
     args = parse_flags(flags)
     if args.debug:
         sys.argv.append("--debug")  # xtuner has no such flag and has read its own by now
@@ -115,12 +121,9 @@ def run_arguments(
         plan = plan_training(args, processes.place(), began)
         if plan is None:
             sys.exit(0)
-        from torch.nn import init
-
         from formcoach.training.run import begin
 
-        initialisers = {name: value for name, value in vars(init).items() if name.endswith("_") and callable(value)}
-        run = Run(plan, begin(plan), initialisers)
+        run = Run(plan, begin(plan), initialisers())
     _RUN.set(run)
     return run
 
@@ -132,18 +135,18 @@ def trainable_model(*, device_map: dict[str, int] | None = None) -> Any:
         device_map: where xtuner would have it; the run's settings decide that, see `sharding.loading_device`.
     """
     run = _RUN.get()
-    with _told(processes.PATIENCE, run.plan), _initialising(run.initialisers):
+    with _told(processes.PATIENCE, run.plan), initialising(run.initialisers):
         from formcoach.training.run import build_model
 
         run.model, run.processor = build_model(run.plan)
-    run.forwards = {module: vars(module).get("forward") for module in run.model.modules()}
+    run.forwards = forwards_of(run.model)
     return run.model
 
 
 def training_samples() -> "ClipDataset":
     """Return the training samples as the model's inputs, after all samples have been checked."""
     run = _RUN.get()
-    _restore_forwards(run.forwards)
+    restore_forwards(run.forwards)
     with _told(processes.PATIENCE, run.plan):
         from formcoach.training.run import check
 
@@ -198,27 +201,45 @@ def _told(patience: float, plan: "Plan | None" = None) -> Iterator[None]:
     command.run(lambda: processes.tell_once(mistake, processes.place(), patience))
 
 
+def initialisers() -> dict[str, Any]:
+    """Return PyTorch's functions that give new weights their values, by name."""
+    from torch.nn import init
+
+    return {name: value for name, value in vars(init).items() if name.endswith("_") and callable(value)}
+
+
 @contextmanager
-def _initialising(initialisers: dict[str, Any]) -> Iterator[None]:
+def initialising(functions: dict[str, Any]) -> Iterator[None]:
     """Let new weights get their values, which xtuner's `LoadWoInit` keeps from all of PyTorch.
 
     It replaces functions of `torch.nn.init` by ones that do nothing: adapters would be what happened to be in memory.
+
+    Args:
+        functions: from `initialisers`, before that.
     """
     from torch.nn import init
 
-    switched_off = {name: vars(init)[name] for name in initialisers}
-    vars(init).update(initialisers)
+    switched_off = {name: vars(init)[name] for name in functions}
+    vars(init).update(functions)
     try:
         yield
     finally:
         vars(init).update(switched_off)
 
 
-def _restore_forwards(forwards: dict[Any, Any]) -> None:
+def forwards_of(model: Any) -> dict[Any, Any]:
+    """Return what each module has in place of its class's `forward`, or None."""
+    return {module: vars(module).get("forward") for module in model.modules()}
+
+
+def restore_forwards(forwards: dict[Any, Any]) -> None:
     """Undo what xtuner's `dispatch_modules` has done to the model.
 
     Where FlashAttention is installed it replaces the attention by one for transformers 4.48, which knows nothing of
     samples that share a row.
+
+    Args:
+        forwards: from `forwards_of`, before that.
     """
     for module, forward in forwards.items():
         if vars(module).get("forward") is forward:
@@ -233,7 +254,7 @@ def _resume_from() -> str | None:
     return importlib.import_module(XTUNER).parse_args().resume
 
 
-def _flags(settings: dict[str, Any]) -> list[str]:
+def as_flags(settings: dict[str, Any]) -> list[str]:
     """Return a command line; False and None leave a flag out."""
     given = {name: value for name, value in settings.items() if value is not None and value is not False}
     return [f"--{name}" if value is True else f"--{name}={_text(value)}" for name, value in given.items()]
