@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 from conftest import REPOSITORY, logged
+from packaging.requirements import Requirement
 from safetensors.torch import load_file
 
 from formcoach.models import load_model
@@ -160,6 +161,17 @@ def test_without_its_environment_one_line_tells_how_to_get_it(tmp_path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and line.endswith(f"bash {tmp_path}/scripts/setup_env.sh --xtuner")
+
+
+def pins(name):
+    lines = [line.partition("#")[0].strip() for line in (REPOSITORY / name).read_text().splitlines()]
+    return {pin.name: (str(pin.specifier), str(pin.marker)) for pin in map(Requirement, filter(None, lines))}
+
+
+def test_both_environments_have_the_same_versions_but_for_torch() -> None:
+    ours, theirs = pins("requirements-xtuner.txt"), pins("requirements.txt")
+    assert all(version.startswith("==") for version, _ in ours.values())
+    assert {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]} == {"torch"}
 
 
 def test_an_unknown_engine_is_refused(tmp_path) -> None:
