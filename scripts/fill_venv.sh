@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: bash scripts/fill_venv.sh FOLDER REQUIREMENTS
+# usage: bash scripts/fill_venv.sh FOLDER REQUIREMENTS [options of pip install]
 # Makes the virtual environment FOLDER, unless it is there, and installs REQUIREMENTS and formcoach into it: a part of
 # scripts/setup_env.sh, which does it only where it is needed and never twice at once.
 # example:
@@ -11,8 +11,9 @@ fail() { say "error: $*"; exit 2; }
 is_recent() { [[ "$("$1" --version 2>/dev/null)" =~ ^Python\ 3\.(1[1-9]|[2-9][0-9])\. ]]; }
 
 case "${1:-}" in --help | -h) sed -n 's/^# //p; /^set/q' "${BASH_SOURCE[0]}"; exit 0 ;; esac
-[[ $# == 2 ]] || fail "wrong arguments (see bash scripts/fill_venv.sh --help)"
+[[ $# -ge 2 ]] || fail "wrong arguments (see bash scripts/fill_venv.sh --help)"
 venv="$1" lock="$2" name="${1##*/}"
+shift 2
 if [[ ! -d "$venv" || -e "$venv/unfinished" ]]; then
     for python in python3.11 python3.12 python3.13 python3 python ""; do
         is_recent "$python" && "$python" -m ensurepip --version >/dev/null 2>&1 && break
@@ -27,7 +28,8 @@ say "installing $lock into $name (1 to 7 GB: minutes the first time) ..."
 pip() { PYTHONPATH="" "$venv/bin/python" -m pip --disable-pip-version-check "$@" >&2; }
 rm -f "$venv/installed"
 [[ -t 2 ]] && quiet="" || quiet=--quiet
-install() { pip install ${quiet:+"$quiet"} "$@" || fail "$lock cannot be installed; see above, then run this again"; }
+options=(${quiet:+"$quiet"} "$@")
+install() { pip install ${options[@]+"${options[@]}"} "$@" || fail "$lock cannot be installed; see above, then run this again"; }
 split='^# --no-deps' # what stands below this line, if it is there, is installed without what it asks for; it says why
 install -r <(sed "/$split/,\$d" "$lock")
 if grep -q "$split" "$lock"; then install --no-deps -r <(sed "1,/$split/d" "$lock"); fi

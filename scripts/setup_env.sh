@@ -43,6 +43,6 @@ if command -v flock >/dev/null; then # macOS has none: do not start two at once 
     finish_if_ready
 fi
 [[ "$active" == "$venv" ]] || say "the active environment lacks this checkout or a package that it needs: using .venv"
-bash scripts/fill_venv.sh "$venv" "$lock"
+bash scripts/fill_venv.sh "$venv" "$lock" ${kind:+--no-compile} # xtuner asks for much that is never imported here
 [[ -z "$kind" ]] || cp formcoach/training/xtuner_shim.pth "$venv"/lib/python3*/site-packages/ # read at each start of Python
 rm -f "$unfinished" && echo "$wanted" >"$stamp" && finish_if_ready

@@ -114,10 +114,10 @@ def run_arguments(
     processes.interrupt_on_terminate()
     typed = {"work_dir": output_dir, "deepspeed": deepspeed, "seed": seed, "resume_from": _resume_from()}
     flags = as_flags({**settings, **typed}) if command_line is None else _unpacked(command_line)
-    args = parse_flags(flags)
-    if args.debug:
-        sys.argv.append("--debug")  # xtuner has no such flag and has read its own by now
     with _told(processes.PATIENCE):
+        args = parse_flags(flags)
+        if args.debug:
+            sys.argv.append("--debug")  # xtuner has no such flag and has read its own by now
         plan = plan_training(args, processes.place(), began)
         if plan is None:
             sys.exit(0)
