@@ -16,8 +16,6 @@ from formcoach.training.recompute import recompute
 from formcoach.training.trainable import attend_by_sample, leave_casts_to_autocast
 from formcoach.training.workload import FP32, FROZEN, FULL, HALF, LORA, Workload
 
-SIDE = 224  # of a frame in pixels
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -90,7 +88,8 @@ def load(folder, trained):
 def clips(model, processor, trained):
     """Return the inputs of one forward pass."""
     question, answer = "Well?" + " squat" * trained.words, "x" + " squat" * trained.answers
-    one = processor(np.zeros((trained.frames, SIDE, SIDE, 3), np.uint8), question, 4.8, answer=answer)
+    side = processor.settings.image_size
+    one = processor(np.zeros((trained.frames, side, side, 3), np.uint8), question, 4.8, answer=answer)
     visual = {"pixel_values": one["pixel_values"]}
     if trained.feature_cache:
         with torch.no_grad():

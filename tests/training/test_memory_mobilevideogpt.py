@@ -82,6 +82,11 @@ def test_what_the_towers_hold_while_they_see_is_as_estimated(all_eyes, training,
     check(all_eyes, training, monkeypatch)
 
 
+@pytest.mark.parametrize("training", [trained(vision=LORA, clips=2), trained(vision=FULL)])
+def test_towers_that_are_trained_are_as_estimated(small_mobile, training, monkeypatch):
+    check(small_mobile, training, monkeypatch)
+
+
 @pytest.mark.parametrize("vision", [FROZEN, LORA, FULL])
 @pytest.mark.parametrize("language", [FROZEN, LORA])
 def test_trained_weights_are_counted(small_mobile, language, vision):

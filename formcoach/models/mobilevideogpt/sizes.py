@@ -197,9 +197,13 @@ def _scanned(image: OriginalImageTower, clip: ClipShape) -> int:
 
 
 def _scan_kept(video: OriginalVideoTower, image: OriginalImageTower, clip: ClipShape) -> Held:
-    """Return what the backward pass of the scans needs: decays and states of every token, of one block some copies."""
+    """Return what the backward pass of the video tower needs.
+
+    That is decays and states of every token, of one block some copies, and what each block computes on the way
+    (measured).
+    """
     states = 2 * EXPAND * video.embed_dim * STATES  # of both directions
-    return Held(wide=(2 * video.depth + 4) * _scanned(image, clip) * states)
+    return Held(wide=_scanned(image, clip) * ((2 * video.depth + 4) * states + 30 * video.depth * video.embed_dim))
 
 
 def _connector_kept(width: int, video: OriginalVideoTower, image: OriginalImageTower, clip: ClipShape) -> Held:
