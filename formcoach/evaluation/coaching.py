@@ -35,6 +35,12 @@ def exercises(seen: frozenset[Observation]) -> frozenset[str]:
     return frozenset(exercise for exercise, _ in seen)
 
 
+def question_names_exercise(prediction: Prediction) -> bool:
+    """Tell whether what the model was asked names all exercises of the clip, which it then need not see."""
+    named, asked = exercises(expected(prediction)), _normal(prediction.prompt)
+    return bool(named) and all(re.search(rf"(?<!\w){re.escape(one)}(?!\w)", asked) for one in named)
+
+
 def exercise_matches(prediction: Prediction) -> bool:
     """Tell whether the answer, in the coaching format, names exactly the exercises of the clip."""
     return prediction.status == OK and exercises(answered(prediction)) == exercises(expected(prediction))

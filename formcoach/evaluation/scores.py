@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from formcoach.evaluation.coaching import expected, question_names_exercise
 from formcoach.evaluation.judge import Grades
 from formcoach.evaluation.metrics import MEASURES, ClipScore, measure_clips, ratios
 from formcoach.evaluation.resampling import CONFIDENCE, DRAWS, Units, draws, interval, point, smallest_difference, units
@@ -99,7 +100,8 @@ def evaluate(
     if len(models) == 2:
         least = 1 / max(len(clips[TUNED]), 1)
         differences = _differences(models, drawn[TUNED] - drawn[BASE], least)
-    notes = _notes(models, of, bool(differences)) + (grades.notes(answers) if grades else [])
+    notes = _notes(models, of, bool(differences)) + _question_note(next(iter(answers.values())))
+    notes += grades.notes(answers) if grades else []
     return Evaluation(models=models, differences=differences, clips=clips, notes=notes)
 
 
@@ -148,3 +150,12 @@ def _notes(models: Mapping[str, Scores], of: Units, paired: bool) -> list[str]:
     if not has_wordnet():
         notes.append(NO_WORDNET)
     return notes
+
+
+def _question_note(predictions: Sequence[Prediction]) -> list[str]:
+    """Return a note if questions give away which exercise is shown."""
+    named, clips = sum(map(question_names_exercise, predictions)), sum(bool(expected(one)) for one in predictions)
+    if not named:
+        return []
+    which = "the question" if clips == 1 else f"in {named:,} of {clips:,} clips the question"
+    return [f"{which} already names the exercise, so exercise match tells little of what the model sees there"]

@@ -11,6 +11,7 @@ import pytest
 from numbered_clips import write_clip
 from openpyxl import load_workbook
 
+from formcoach.data.convert import MOBILE_QUESTION, QUESTION
 from formcoach.evaluation.evaluation_page import change, read_strips
 from formcoach.evaluation.marked import LONGEST, marked
 from formcoach.evaluation.reports import write_reports
@@ -35,8 +36,14 @@ document.body.append(Object.assign(document.createElement("pre"), { id: "told", 
 """
 
 
+@pytest.fixture(params=[QUESTION, pytest.param(MOBILE_QUESTION, marks=pytest.mark.slow)], ids=["plain", "naming"])
+def question(request):
+    """What each family asks about a clip; one question names its `exercise`."""
+    return request.param
+
+
 @pytest.fixture
-def answers(make):
+def answers(make, question):
     """Return two models' answers to four clips: better, worse, failed, and not measurable."""
     wrong, truth = "squats - knees cave in", "squats - not low enough"
     clips = [
@@ -48,7 +55,8 @@ def answers(make):
     made = {BASE: [], TUNED: []}
     for number, (video, expected, given) in enumerate(clips):
         for name, text in zip(made, given, strict=True):
-            more = {"id": str(number), "video": video, "seconds": 0.5}
+            prompt = question.format(exercise=video.partition("/")[0].title())
+            more = {"id": str(number), "video": video, "seconds": 0.5, "prompt": prompt}
             failed = {"status": "failed", "error": f"{video}: is not a video"} if text is None else {}
             made[name].append(make(text or "", expected, **more, **failed))
     return made
@@ -116,14 +124,18 @@ def test_the_page_holds_every_clip(written, answers):
     assert rows[0]["answers"][0]["pieces"] == ["squats - ", "knees cave in"]
 
 
-def test_the_page_s_numbers_are_the_scores(written):
-    html, _ = written
+def test_the_page_s_numbers_are_the_scores(written, question):
+    html, book = written
     text = re.sub(r"<[^>]+>", " ", html)
     for row in (r"fault match\s+66.7 %\s+0.0 to 100.0\s+33.3 %", r"failed clips\s+0\s+1", r"similarity\s+\d"):
         assert re.search(row, text), row
     assert "1 clip failed (tuned)" in text
     assert re.search(r"squats - not low enough\s+2\s+1\s+1", text) is None  # no loss there
     assert re.search(r"planks - good form\s+1\s+1\s+0", text)
+    note = "in 3 of 3 clips the question already names the exercise, so exercise match tells little"
+    assert (note in text) is (question == MOBILE_QUESTION)
+    cells = [str(row[0].value) for row in book["Summary"].iter_rows()]
+    assert any(cell.startswith(note) for cell in cells) is (question == MOBILE_QUESTION)
 
 
 def test_only_the_page_s_own_script_may_run(written):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from formcoach.evaluation import scores as scores_module
-from formcoach.evaluation.report import write_scores
+from formcoach.evaluation.report import score_table, write_scores
 from formcoach.evaluation.resampling import draws, interval, point, smallest_difference, units
 from formcoach.evaluation.scores import BASE, TUNED, evaluate
 
@@ -143,6 +143,21 @@ def test_notes_tell_what_cannot_be_relied_on(make, monkeypatch):
     assert "no synonyms" in " ".join(evaluate({TUNED: answers}, embed=False).notes)
     monkeypatch.setattr(scores_module, "has_wordnet", lambda: True)
     assert "no synonyms" not in " ".join(evaluate({TUNED: answers}, embed=False).notes)
+
+
+def test_questions_that_name_the_exercise_are_counted(make):
+    asked = "Analyze this {} video and provide corrective feedback."
+    answers = [make(prompt=asked.format("Squats")), make(), make(prompt=asked.format("squatsy"))]
+    answers += [
+        make(truth="squats - a\nlunges - b", prompt=asked.format("squats")),
+        make(truth="Fine.", prompt="squats?"),
+    ]
+    evaluation = evaluate({BASE: answers, TUNED: answers}, embed=False)
+    told = "in 1 of 4 clips the question already names the exercise"
+    assert sum(note.startswith(told) for note in evaluation.notes) == 1
+    assert told in score_table(evaluation)
+    assert "already names" not in score_table(evaluate({TUNED: answers[1:]}, embed=False))
+    assert "the question already names the exercise" in score_table(evaluate({TUNED: answers[:1]}, embed=False))
 
 
 def test_the_file_holds_what_was_computed(make, tmp_path):
