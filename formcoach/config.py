@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,6 @@ from typing import Any, Literal
 from formcoach.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[1]
-CHECKPOINT = re.compile(r"(?:step_|checkpoint-)(\d+)")  # folder of a checkpoint in a run directory
 
 # As users write it (the recipe's names and PyTorch's) -> PyTorch's name.
 DTYPES = {
@@ -326,8 +324,8 @@ def _validation_beside(datasets: str) -> str | None:
 
 
 def _run_of(checkpoint: str | None) -> str | None:
-    """Return the run directory of a checkpoint's folder; a run directory is its own."""
+    """Return the run directory of a checkpoint's folder, which holds an adapter; a run directory is its own."""
     if checkpoint is None:
         return None
     path = Path(checkpoint)
-    return str(path.parent if CHECKPOINT.fullmatch(path.name) else path)
+    return str(path.parent if (path / "adapter_config.json").is_file() else path)

@@ -10,11 +10,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from formcoach.config import CHECKPOINT
 from formcoach.errors import UserError
 from formcoach.files import read_json
 from formcoach.inference.runs import repetitions
-from formcoach.models.location import BestCheckpoint
+from formcoach.models.location import BestCheckpoint, step_of
 from formcoach.training.run_directory import BEST, METRICS, SETTINGS
 
 REMEDY = "Name a run directory, or make one with scripts/finetune_qved.sh"
@@ -194,8 +193,8 @@ def _read_best(path: Path) -> tuple[int, float] | None:
         best = msgspec.convert(read_json(path, remedy), BestCheckpoint)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {error}. {remedy}") from None
-    name = CHECKPOINT.fullmatch(best.checkpoint)
-    return (int(name[1]), best.val_loss) if name else None
+    step = step_of(best.checkpoint)
+    return (step, best.val_loss) if step is not None else None
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

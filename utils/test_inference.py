@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from formcoach.command import command_parser, run
-from formcoach.data.convert import QUESTION
 from formcoach.errors import UserError
 from formcoach.evaluation.options import add_score_flags, judge_of
 from formcoach.inference.options import add_flag, add_model_flags, add_test_flags
@@ -107,8 +106,8 @@ def _model_path(args: argparse.Namespace, where: Place) -> str:
 def _next_command(model_path: str, test_set: "TestSet") -> str:
     record = test_set.records[0]
     words = ["python", "utils/infer_qved.py", "--model_path", model_path]
-    words += ["--video_path", str(test_set.root / record.video)]
-    return shlex.join(words + (["--prompt", record.question] if record.question != QUESTION else []))
+    words += ["--video_path", str(test_set.root / record.video), "--prompt", record.question]
+    return shlex.join(words)
 
 
 if __name__ == "__main__":

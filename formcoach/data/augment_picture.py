@@ -61,6 +61,18 @@ class PictureChange:
         return np.stack([self(frame, generator) for frame in frames])
 
 
+def in_sight(changes: Changes, across: float, down: float) -> Changes:
+    """Return a record of what happens to the middle of a picture when the whole picture is changed.
+
+    Args:
+        changes: of the whole picture; shifts and blur are told in shares of its size.
+        across: share of its width that is in the middle.
+        down: share of its height.
+    """
+    shares = {"translation_x": across, "translation_y": down, "blur": down}
+    return {name: value / shares.get(name, 1.0) for name, value in changes.items()}
+
+
 def _single_threaded_opencv() -> ModuleType:
     """Return OpenCV, told to start no threads: several clips are worked on side by side, and forks would hang."""
     import cv2

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 NO_LOSS = -100  # the label that torch's cross entropy ignores
-TEXT = ("input_ids", "labels", "id")  # of an item; all else is visual
+TEXT = ("input_ids", "attention_mask", "labels", "id")  # of an item or a prompt; all else is visual
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,14 @@ def collate_prompts(inputs: Sequence[Mapping[str, Tensor]], pad_id: int) -> dict
     """Make a batch for `generate` of the processor's outputs for several clips.
 
     Args:
-        inputs: each ``input_ids (1, L)``, ``attention_mask (1, L)`` and ``pixel_values (T, 3, S, S)``.
+        inputs: each ``input_ids (1, L)``, ``attention_mask (1, L)`` and visual inputs.
         pad_id: the token that fills shorter prompts, in front.
     """
+    visual = {name: torch.cat([one[name] for one in inputs]) for name in inputs[0] if name not in TEXT}
     return {
         "input_ids": pad([one["input_ids"][0] for one in inputs], pad_id, left=True),
         "attention_mask": pad([one["attention_mask"][0] for one in inputs], 0, left=True),
-        "pixel_values": torch.cat([one["pixel_values"] for one in inputs]),
+        **visual,
     }
 
 

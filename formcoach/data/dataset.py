@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from formcoach.data.augment import Changes, allowed, changes_time, draw, mirror_text, timeline
-from formcoach.data.augment_picture import PictureChange
+from formcoach.data.augment_picture import PictureChange, in_sight
 from formcoach.data.collate import NO_LOSS
 from formcoach.data.sources import load_source, read_sources
 from formcoach.data.video import read_clip
@@ -251,12 +251,19 @@ class ClipDataset(Dataset):
         except ClipError as error:
             # A loader's worker process hands over no exception with two arguments.
             raise UserError(f"sample {sample.id}: {error}") from None
-        frames = clip.frames
-        if view.changes:
-            height, width = frames.shape[1:3]
-            generator = np.random.default_rng((*view.seeds, 1))  # another stream than that which drew the changes
-            frames = PictureChange(view.changes, width, height, clip.aspect).all(frames, generator)
+        frames = self._changed(clip, view) if view.changes else clip.frames
         return VisualInputs(self.processor.visual_inputs(frames), clip.count, clip.duration)
+
+    def _changed(self, clip: ResizedClip, view: View) -> np.ndarray:
+        """Return a clip's frames with their pictures changed, each view of them as the whole picture is."""
+        height, width = clip.frames.shape[1:3]
+        generator = np.random.default_rng((*view.seeds, 1))  # another stream than that which drew the changes
+        parts = []
+        shown = self.processor.shown(clip.aspect)
+        for frames, (across, down) in zip(np.split(clip.frames, len(shown)), shown, strict=True):
+            changes = in_sight(view.changes, across, down)
+            parts.append(PictureChange(changes, width, height, clip.aspect * across / down).all(frames, generator))
+        return np.concatenate(parts)
 
 
 def _repeats(samples: Sequence[Sample]) -> list[int]:

@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from formcoach import models
 from formcoach.errors import UserError
 from formcoach.inference.options import add_flag
-from formcoach.models import FAMILIES
 from formcoach.models.location import ADAPTER_CONFIG, RUN_SETTINGS
 
 
@@ -37,7 +37,7 @@ def run_folders(args: argparse.Namespace) -> list[Path]:
 
 def default_folders(project: Path = Path()) -> list[Path]:
     """Return where the runs of each family go where the user names no run directory."""
-    return [project / family.runs.work_dir for family in FAMILIES]
+    return [project / family.runs.work_dir for family in models.FAMILIES]
 
 
 def newest_run(folders: Sequence[Path] | None = None) -> Path:

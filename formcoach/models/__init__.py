@@ -34,6 +34,7 @@ __all__ = [
     "resolve_checkpoint",
 ]
 
+# All that is known: whatever depends on the family of a model finds it here, at each call.
 FAMILIES = (INTERNVIDEO, MOBILEVIDEOGPT)
 EXPORTS = ("adapter", "original", "native")
 

@@ -131,6 +131,17 @@ class ClipProcessor(ABC, Generic[Settings]):
     def resize(self, frames: np.ndarray) -> np.ndarray:
         """Resize frames, the costly half of `pixel_values`; frames that were resized are returned as they are."""
 
+    def shown(self, aspect: float) -> list[tuple[float, float]]:
+        """Return which shares of a clip's width and height are in sight, around its middle.
+
+        Args:
+            aspect: the clip's width by its height.
+
+        Returns:
+            A pair for each view of the frames that `resize` makes, in its order.
+        """
+        return [(1.0, 1.0)]
+
     @abstractmethod
     def pixel_values(self, frames: np.ndarray) -> Tensor:
         """Resize and normalise frames: (T, height, width, 3) uint8 to float32, as the model takes them."""

@@ -1,4 +1,16 @@
-"""A model family: all that the rest of the project needs to know about one kind of model."""
+"""A model family: all that the rest of the project needs to know about one kind of model.
+
+What its checkpoints load is a transformers model that can generate and that takes, beside a language model's arguments,
+the visual inputs of its processor, a `ClipProcessor`. Training also asks the model for
+
+- `frozen_features`: of visual inputs, what `forward` takes in their place once the vision tower has seen them;
+- `gathered_whole`: see `formcoach.models.video_model.VideoModel`, which has it;
+- `config.image_token_id` and `config.visual_tokens(frames)`: the placeholder of a visual token, and how many there are.
+
+Tensors of visual inputs and of features have the frames, or the clip, as their first dimension, along which those of
+several clips follow one another. A family is known once `formcoach.models.FAMILIES` has it; `tests/patchwork.py` is a
+complete one in 200 lines.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,8 +30,8 @@ class RunLayout:
 
     Args:
         work_dir: the run directory where the user names none.
-        checkpoint: how a checkpoint's folder begins; the number of its step follows.
-        last: another name of the run's last checkpoint; None: it has none.
+        checkpoint: how the name of a checkpoint's folder begins; the number of its step follows.
+        last: a second name of the last checkpoint of a run that came to its end; None: it has none.
         conversations: files in the dataset folder, with ``{split}`` in their name, that are trained and tested on where
             the user names no data and they are there; None: there are no such files.
     """

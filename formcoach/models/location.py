@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from formcoach.config import CHECKPOINT
 from formcoach.errors import UserError
 from formcoach.files import read_json
+from formcoach.models.family import RunLayout
 from formcoach.models.hub import HubName, canonical, commit_of, fetch, file_names
 from formcoach.models.weights import INDEX, PICKLED, weight_files
 
@@ -129,6 +129,26 @@ def small_files(path_or_id: str | Path) -> Path:
     return resolve_checkpoint(path_or_id)
 
 
+def step_of(checkpoint: str) -> int | None:
+    """Return the step that the name of a checkpoint's folder tells in the words of its family; None: it tells none."""
+    for layout in _layouts():
+        number = checkpoint.removeprefix(layout.checkpoint)
+        if checkpoint.startswith(layout.checkpoint) and number.isascii() and number.isdigit():
+            return int(number)
+    return None
+
+
+def is_last(checkpoint: str) -> bool:
+    """Tell whether a folder has the second name of a run's last checkpoint."""
+    return any(checkpoint == layout.last for layout in _layouts())
+
+
+def _layouts() -> list[RunLayout]:
+    from formcoach import models  # which imports this module
+
+    return [family.runs for family in models.FAMILIES]
+
+
 def is_adapter(folder: Path) -> bool:
     """Tell whether a folder holds an adapter rather than a model."""
     return (folder / ADAPTER_CONFIG).is_file()
@@ -168,15 +188,16 @@ def _checkpoint_in(folder: Path) -> Path:
     if is_adapter(folder) or (folder / "config.json").is_file():
         return folder
     steps = {child.name: child for child in folder.iterdir() if _is_complete(child)}
-    numbered = sorted((int(match[1]), name) for name in steps if (match := CHECKPOINT.fullmatch(name)))
-    if not numbered:
+    numbered = sorted((name for name in steps if step_of(name) is not None), key=step_of)
+    usable = [name for name in steps if is_last(name)] + numbered
+    if not usable:
         what = "has no complete checkpoint yet" if (folder / RUN_SETTINGS).is_file() else "has no config.json"
         raise UserError(f"{folder}: {what}. Train one with scripts/finetune_qved.sh, or name another folder")
     if (folder / BEST).is_file():
         best = _read_best(folder / BEST)
         if best in steps:
             return steps[best]
-    return steps[numbered[-1][1]]
+    return steps[usable[-1]]
 
 
 def _is_complete(folder: Path) -> bool:

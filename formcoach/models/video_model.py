@@ -1,13 +1,21 @@
 """What the models of all families have in common beside what transformers' InternVL gives them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from torch import nn
 from transformers.models.internvl.modeling_internvl import InternVLForConditionalGeneration
 
 
 class VideoModel(InternVLForConditionalGeneration):
-    """Answers questions about clips; a family's own class says what its parts are."""
+    """Answers questions about clips; a family's own class says what its parts are.
+
+    Attributes:
+        gathered_whole: modules whose parts use each other's weights: where weights are shared out among processes
+            (ZeRO-3), they are put together for all of such a module at once.
+    """
+
+    gathered_whole: ClassVar[tuple[type[nn.Module], ...]] = ()
 
     def enable_input_require_grads(self) -> None:
         """Make the language model's input embeddings require gradients, which reentrant checkpointing relies on.

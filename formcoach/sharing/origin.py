@@ -9,12 +9,11 @@ from typing import Any
 
 import msgspec
 
-from formcoach.config import CHECKPOINT
 from formcoach.errors import UserError
 from formcoach.evaluation.scores import Difference
 from formcoach.files import read_json
-from formcoach.models.location import ADAPTER_WEIGHTS, RUN_SETTINGS, is_adapter, resolve_checkpoint
-from formcoach.training.run_directory import RunDescription, checkpoints, read_description
+from formcoach.models.location import ADAPTER_WEIGHTS, RUN_SETTINGS, is_adapter, is_last, resolve_checkpoint
+from formcoach.training.run_directory import RunDescription, checkpoint_at, checkpoints, read_description
 
 SCORES = Path("evaluation") / "scores.json"
 
@@ -115,23 +114,28 @@ def find_origin(folder: Path, run: Path | None) -> Origin | None:
         checkpoint = _same_adapter(folder, run)
     else:
         checkpoint = resolve_checkpoint(run)
-    step = CHECKPOINT.fullmatch(checkpoint.name)
-    return Origin(read_description(checkpoint.parent), int(step[1]) if step else None, *_scores(checkpoint))
+    description, found = read_description(checkpoint.parent), checkpoint_at(checkpoint)
+    return Origin(description, found.step if found is not None else None, *_scores(checkpoint))
 
 
 def _same_adapter(folder: Path, run: Path) -> Path:
     """Return the run's checkpoint that an exported adapter is a copy of."""
     for checkpoint in checkpoints(run):
-        if filecmp.cmp(checkpoint.folder / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS, shallow=False):
+        if _same_weights(checkpoint.folder, folder):
             return checkpoint.folder
     raise UserError(f"--run {run}: none of its checkpoints is the adapter in {folder}; name the run that it comes from")
+
+
+def _same_weights(one: Path, other: Path) -> bool:
+    return filecmp.cmp(one / ADAPTER_WEIGHTS, other / ADAPTER_WEIGHTS, shallow=False)
 
 
 def _scores(checkpoint: Path) -> tuple[RunScores | None, bool]:
     """Return the scores of a checkpoint, or whether there are some that may be of another one."""
     own = checkpoint.parent / SCORES.parent / checkpoint.name / SCORES.name
-    whole = checkpoint.parent / SCORES
-    path = own if own.is_file() else whole if resolve_checkpoint(checkpoint.parent) == checkpoint else None
+    whole, chosen = checkpoint.parent / SCORES, resolve_checkpoint(checkpoint.parent)
+    is_chosen = chosen == checkpoint or (is_last(checkpoint.name) and _same_weights(chosen, checkpoint))
+    path = own if own.is_file() else whole if is_chosen else None
     if path is None or not path.is_file():
         return None, False
     if path.stat().st_mtime < (checkpoint / ADAPTER_WEIGHTS).stat().st_mtime:

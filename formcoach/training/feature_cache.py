@@ -37,7 +37,7 @@ from formcoach.models.family import Family
 
 VERSION = 1  # of the files
 _PAUSE = 0.2  # seconds
-_PATTERN = (16, 5, 7)  # frames, their height and width, on which the preprocessing is tried
+_PATTERN = (5, 7, 3)  # height, width and colours of the frames on which the preprocessing is tried
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ def _context(device: str, autocast: str | None) -> AbstractContextManager[object
 def _model_key(model: nn.Module, family: Family, processor: Any, autocast: str | None) -> str:
     """Return a hash of all that decides what the vision tower makes of frames."""
     digest = hashlib.sha256(f"{VERSION} {family.name} {autocast}".encode())
-    shape = (*_PATTERN, 3)
+    shape = (family.frame_group, *_PATTERN)
     frames = (np.arange(math.prod(shape)) * 37 % 256).astype(np.uint8).reshape(shape)
     for name, tensor in processor.visual_inputs(frames).items():
         digest.update(name.encode())

@@ -5,10 +5,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from formcoach import models
 from formcoach.command import positive
 from formcoach.config import ATTENTIONS, DTYPES, TRACKERS
 from formcoach.errors import UserError
-from formcoach.models import FAMILIES
 
 PARALLEL = ("--sp-size", "--tp-size", "--ring-size")  # only 1 is possible: the clips, not the model, are shared out
 
@@ -56,7 +56,7 @@ def _add_model_flags(add: Add) -> None:
     add("--model", metavar="NAME", help="hub id[@revision], folder or `tiny` (default: by --family and GPU)")
     add(
         "--family",
-        choices=[one.key for one in FAMILIES],
+        choices=[one.key for one in models.FAMILIES],
         help="whose model to train without --model (default: the first)",
     )
     add("--freeze-llm", action="store_true", help="train no adapters in the language model")

@@ -74,7 +74,9 @@ def plan_training(args: argparse.Namespace, place: processes.Place, began: float
         UserError: a flag, a file or a clip is wrong.
     """
     with importing():
+        from formcoach.models import family_of
         from formcoach.training.plan import is_finished, make_plan
+        from formcoach.training.run_directory import finish
 
     if args.dry_run:
         from formcoach.training.dry_run import tell
@@ -85,6 +87,7 @@ def plan_training(args: argparse.Namespace, place: processes.Place, began: float
     if not is_finished(plan):
         return plan
     if place.rank == 0:
+        finish(plan.resume.folder.parent, family_of(plan.config.model).runs.last)
         print(f"{plan.resume.folder} is the end of this run: nothing is left to train")
     return None
 

@@ -15,7 +15,7 @@ from formcoach.data.sampling import round_limits
 from formcoach.data.sources import read_sources
 from formcoach.errors import UserError
 from formcoach.files import read_json, why_unwritable
-from formcoach.models import FAMILIES, default_model, family_named, family_of, recipe_for, resolve_checkpoint
+from formcoach.models import default_model, family_named, family_of, recipe_for, resolve_checkpoint
 from formcoach.models.adapters import fingerprint
 from formcoach.models.family import Family
 from formcoach.models.location import is_adapter, locate
@@ -141,16 +141,15 @@ def _model(args: argparse.Namespace) -> tuple[str, list[str]]:
     Raises:
         UserError: it is an adapter, or of another family than the one that is asked for.
     """
-    family = family_named(args.family) if args.family is not None else FAMILIES[0]
     if args.model is None:
-        model, line = default_model(family)
+        model, line = default_model() if args.family is None else default_model(family_named(args.family))
         return model, [line]
     if Path(args.model).is_dir() and is_adapter(resolve_checkpoint(args.model)):
         raise UserError(
             f"--model {args.model}: is an adapter; name its base model, or continue its run with --resume-from"
         )
     found = family_of(args.model)
-    if args.family is not None and found is not family:
+    if args.family is not None and found is not family_named(args.family):
         raise UserError(f"--model {args.model} is not of --family {args.family}, but {found.name}; leave one flag out")
     return args.model, []
 
@@ -228,7 +227,7 @@ def _start(args: argparse.Namespace, wanted: Path) -> tuple[Path, run_directory.
     if inside:
         found = inside[-1]
     elif args.resume_from:
-        found = next((one for one in run_directory.checkpoints(folder.parent) if one.folder.name == folder.name), None)
+        found = run_directory.checkpoint_at(folder)
     else:
         return wanted, None  # it was stopped before its first checkpoint: from the beginning
     if found is None:
@@ -305,7 +304,7 @@ def is_finished(plan: Plan) -> bool:
 
 
 def _is_last(checkpoint: run_directory.Checkpoint) -> bool:
-    state = checkpoint.folder / resumption.FOLDER / "trainer_state.json"
+    state = checkpoint.folder / resumption.FOLDER / run_directory.STATE
     if state.is_file():
         return checkpoint.step >= read_json(state, resumption.DAMAGED)["max_steps"]
     return checkpoint.step >= run_directory.read_description(checkpoint.folder.parent).resolved["steps"]

@@ -21,8 +21,9 @@ from torch.optim import Optimizer
 
 from formcoach.errors import UserError
 from formcoach.files import read_json, write_json
+from formcoach.training.run_directory import RESUME
 
-FOLDER = "resume"
+FOLDER = RESUME
 OPTIMIZER, RANDOM, SCHEDULE = "optimizer.safetensors", "random.safetensors", "schedule.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 DAMAGED = "The checkpoint is damaged: resume from another one with --resume-from."
@@ -45,7 +46,8 @@ class PlainStates:
         for name, parameter in self._parameters.items():
             tensors[f"{name}/value"] = parameter.data
             if moments:
-                state = self._optimizer.state[parameter]
+                # What no loss depends on, as a layer behind the one that is used, has no gradient and no state.
+                state = self._optimizer.state[parameter] or _untouched(parameter)
                 tensors |= {f"{name}/{key}": state[key] for key in (*MOMENTS, "step")}
         return tensors
 
@@ -175,6 +177,11 @@ States = PlainStates | ShardedStates
 
 def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def _untouched(parameter: nn.Parameter) -> dict[str, Tensor]:
+    """Return Adam's state of a parameter before its first step."""
+    return {key: torch.zeros_like(parameter) for key in MOMENTS} | {"step": torch.zeros(())}
 
 
 def values(states: dict[str, Tensor]) -> dict[str, Tensor]:

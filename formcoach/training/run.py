@@ -271,7 +271,7 @@ def _arguments(plan: Plan, batches: Batches, workers: int) -> TrainingArguments:
         deepspeed=settings_for(config.deepspeed, plan.place, plan.cuda) if config.deepspeed is not None else None,
         dataloader_num_workers=workers,
         dataloader_pin_memory=plan.cuda,
-        ddp_find_unused_parameters=False,
+        ddp_find_unused_parameters=config.trains_vit,  # its last layers may be behind the one that is used
         remove_unused_columns=False,
         label_names=["labels"],
         logging_strategy="no",
@@ -295,7 +295,7 @@ def _close(prepared: Prepared, trainer: CoachTrainer, loop_seconds: float) -> No
     best = trainer.state.best_global_step
     layout = family_of(plan.config.model).runs
     chosen = f"{layout.checkpoint}{best or trainer.state.global_step}"
-    if layout.last is not None and plan.place.rank == 0:
+    if plan.place.rank == 0:
         run_directory.name_last(plan.run, layout.last)
     loss = f"best validation loss {trainer.state.best_metric:.4f} at step {best}, " if best is not None else ""
     report.say(

@@ -1,5 +1,6 @@
 """A run directory: where it is, which of its checkpoints are complete, and which is the best."""
 
+import filecmp
 import hashlib
 import importlib.metadata
 import itertools
@@ -14,18 +15,17 @@ from typing import Any
 
 import msgspec
 
-from formcoach.config import CHECKPOINT
 from formcoach.errors import UserError
 from formcoach.files import read_json, replacing_folder, write_json, write_text
-from formcoach.models.location import named_at
+from formcoach.models.location import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_last, named_at, step_of
 
 SETTINGS = "training_config.json"
 BEST = "best.json"
 METRICS = "metrics.jsonl"
 LOG = "train.log"
-LEFT_BEHIND = re.compile(
-    r"\.(step_\d+|checkpoint-\w+|best\.json|training_config\.json|metrics\.jsonl)\..*\.(tmp|old|json|jsonl)"
-)
+RESUME = "resume"  # in a checkpoint's folder: what `formcoach.training.resumption` needs
+STATE = "trainer_state.json"  # in there: how far the training was
+LEFT_BEHIND = re.compile(r"\.(.+)\.[^.]+\.(tmp|old)(\.jsonl?)?")  # with the name of what was to be written
 VERSIONS = ("torch", "transformers", "peft", "deepspeed", "accelerate", "bitsandbytes", "numpy")
 
 
@@ -34,8 +34,8 @@ class Checkpoint:
     """A complete checkpoint.
 
     Args:
-        folder: `step_N` or `checkpoint-N` in a run directory.
-        step: N, the optimizer steps behind it.
+        folder: in a run directory.
+        step: the optimizer steps behind it.
     """
 
     folder: Path
@@ -63,12 +63,43 @@ class RunDescription(msgspec.Struct, frozen=True):
 
 
 def checkpoints(run: Path) -> list[Checkpoint]:
-    """Return a run's checkpoints, oldest first; a folder gets its name when it is complete."""
-    found = [(CHECKPOINT.fullmatch(path.name), path) for path in run.glob("*")]
-    complete = [
-        Checkpoint(path, int(match[1])) for match, path in found if match and (path / "adapter_config.json").is_file()
-    ]
-    return sorted(complete, key=lambda checkpoint: checkpoint.step)
+    """Return a run's checkpoints, oldest first; a folder gets its name when it is complete.
+
+    The second name of the last one counts only where no other is left.
+    """
+    complete = _complete(run)
+    numbered = [path for path in complete if not is_last(path.name)]
+    found = [checkpoint for path in numbered or complete if (checkpoint := checkpoint_at(path)) is not None]
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def _complete(run: Path) -> list[Path]:
+    """Return the folders of a run's complete checkpoints, under all of their names."""
+    return [path for path in run.glob("*") if _is_name(path.name) and (path / ADAPTER_CONFIG).is_file()]
+
+
+def _is_name(folder: str) -> bool:
+    return step_of(folder) is not None or is_last(folder)
+
+
+def checkpoint_at(folder: Path) -> Checkpoint | None:
+    """Return the checkpoint in a folder, or None if it has not the name of one or is not complete.
+
+    Raises:
+        UserError: its name does not tell its step, and what does is missing or damaged.
+    """
+    if not _is_name(folder.name) or not (folder / ADAPTER_CONFIG).is_file():
+        return None
+    step = step_of(folder.name)
+    return Checkpoint(folder, step if step is not None else _last_step(folder))
+
+
+def _last_step(folder: Path) -> int:
+    """Return the step of a folder whose name does not tell it; the last of its run, where nothing else is known."""
+    state = folder / RESUME / STATE
+    if state.is_file():
+        return read_json(state, "Remove its folder.")["global_step"]
+    return read_description(folder.parent).resolved["steps"]
 
 
 def directories(wanted: Path) -> Iterator[Path]:
@@ -84,7 +115,7 @@ def free_directory(wanted: Path) -> Path:
     Raises:
         UserError: it is a file, or nothing can be written there.
     """
-    run = next(run for run in directories(wanted) if not checkpoints(run))
+    run = next(run for run in directories(wanted) if not _complete(run))
     check_writable(run)
     return run
 
@@ -97,7 +128,7 @@ def equal_run(wanted: Path, description: RunDescription, may_differ: frozenset[s
         description: from `describe_run`.
         may_differ: names of settings that do not count.
     """
-    for run in itertools.takewhile(checkpoints, directories(wanted)):
+    for run in itertools.takewhile(_complete, directories(wanted)):
         with suppress(UserError):
             check_same_run(run, description, may_differ)
             return run
@@ -120,7 +151,8 @@ def check_writable(run: Path) -> None:
 def remove_leftovers(run: Path) -> None:
     """Remove unfinished files and folders of a command that was killed; their names start with a dot."""
     for path in run.glob(".*"):
-        if LEFT_BEHIND.fullmatch(path.name):
+        match = LEFT_BEHIND.fullmatch(path.name)
+        if match and (match[1] in (BEST, SETTINGS, METRICS) or _is_name(match[1])):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -129,11 +161,27 @@ def write_best(run: Path, checkpoint: str, val_loss: float) -> None:
     write_json(run / BEST, {"checkpoint": checkpoint, "val_loss": val_loss})
 
 
-def name_last(run: Path, name: str) -> None:
-    """Give the newest checkpoint a second name; its files are there once, and removing one folder leaves the other."""
+def name_last(run: Path, name: str | None) -> None:
+    """Give the newest checkpoint a second name; its files are there once, and removing one folder leaves the other.
+
+    Args:
+        run: with a checkpoint. One that has the name already keeps it, another one loses it.
+        name: of the folder; None: the newest checkpoint gets none.
+    """
+    if name is None:
+        return
     newest = checkpoints(run)[-1].folder
+    named = run / name / ADAPTER_WEIGHTS
+    if named.is_file() and filecmp.cmp(named, newest / ADAPTER_WEIGHTS, shallow=False):
+        return
     with replacing_folder(run / name) as folder:
         shutil.copytree(newest, folder, copy_function=_link, dirs_exist_ok=True)
+
+
+def finish(run: Path, last: str | None) -> None:
+    """Do what a run that was killed behind its last checkpoint has not done; see `name_last`."""
+    remove_leftovers(run)
+    name_last(run, last)
 
 
 def _link(source: str, target: str) -> None:

@@ -305,7 +305,7 @@ class CoachTrainer(Trainer):
         resumption.save_optimizer(states, folder)
         schedule = {"scheduler": self.lr_scheduler.state_dict(), "scaler": self._scaler_state()}
         resumption.save_progress(folder, schedule, randoms)
-        self.state.save_to_json(str(folder / "trainer_state.json"))
+        self.state.save_to_json(str(folder / run_directory.STATE))
 
     def _states(self) -> resumption.States:
         if not self.is_deepspeed_enabled:

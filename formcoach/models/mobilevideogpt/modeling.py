@@ -154,6 +154,7 @@ class MobileVideoGPTForConditionalGeneration(VideoModel):
     """
 
     config: MobileVideoGPTConfig
+    gathered_whole = (VideoMamba,)
     _keys_to_ignore_on_load_unexpected = [UNUSED_TENSORS.pattern]  # noqa: RUF012  (transformers copies it)
 
     def __init__(self, config: MobileVideoGPTConfig) -> None:

@@ -110,6 +110,10 @@ class MobileVideoGPTProcessor(ClipProcessor[ProcessorSettings]):
         top, left = (inner.shape[1] - side) // 2, (inner.shape[2] - side) // 2
         return np.concatenate([bicubic(frames, side, side), inner[:, top : top + side, left : left + side]])
 
+    def shown(self, aspect: float) -> list[tuple[float, float]]:
+        """See `ClipProcessor`."""
+        return [(1.0, 1.0), (min(1 / aspect, 1.0), min(aspect, 1.0))]
+
     def pixel_values(self, frames: np.ndarray) -> Tensor:
         """Return both views, normalised: (T, height, width, 3) uint8 -> (2 T, 3, image_size, image_size) float32."""
         views = self.resize(frames)
