@@ -3,14 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from small_models import write_small_mobilevideogpt
 from torch.utils.data import DataLoader
 
 from formcoach.data.augment import DEFAULT
+from formcoach.data.augment_picture import PictureChange
 from formcoach.data.collate import NO_LOSS, TrainingCollator
-from formcoach.data.dataset import ClipDataset, Pick, Sample, read_resized
+from formcoach.data.dataset import ClipDataset, Pick, ResizedClip, Sample, View, read_resized
 from formcoach.models import load_model
 
 MODEL = Path(__file__).resolve().parents[1] / "fixtures" / "internvideo2_5_tiny"
@@ -107,6 +110,27 @@ def test_a_changed_tempo_changes_frames_and_duration_together(samples, processor
 def test_what_an_epoch_repeats_is_changed_in_another_way(samples, processor):
     dataset = ClipDataset([samples[0], samples[0]], processor, {}, SEED)
     assert not torch.equal(dataset[0]["pixel_values"], dataset[1]["pixel_values"])
+
+
+@pytest.mark.parametrize("size", [(160, 120), (96, 128)], ids=["landscape", "portrait"])
+def test_each_view_of_a_frame_is_changed_as_the_whole_frame_is(tmp_path, size):
+    """Mobile-VideoGPT sees a frame squeezed, and its middle cut out."""
+    _, two_views = load_model(write_small_mobilevideogpt(tmp_path / "model"), device="cpu")
+    width, height = size
+    noise = np.random.default_rng(1).integers(0, 255, (6, 8, 3), np.uint8)
+    frames = np.repeat(cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)[None], 16, axis=0)
+    changes = {"rotation": 12.0, "translation_x": 0.1, "translation_y": -0.08, "scale": 1.2, "blur": 10.0}
+    whole = PictureChange(changes, width, height).all(frames, np.random.default_rng(0))
+    expected = two_views.visual_inputs(whole)["pixel_values"]
+    clip = ResizedClip(two_views.resize(frames), 16, 1.0, width / height)
+    sample = Sample("s", tmp_path / "clip.mp4", "?", "squats - good", "pyav")
+    dataset = ClipDataset([sample], two_views, {sample.clip: clip})
+    found = dataset.read(sample, View(changes, (1,))).tensors["pixel_values"]
+    unchanged = dataset.read(sample, View({})).tensors["pixel_values"]
+    middle = (..., slice(8, 24), slice(8, 24))  # what comes in over the border is a reflection of what is in sight
+    for view in (slice(0, 16), slice(16, 32)):
+        off = (found[view][middle] - expected[view][middle]).abs().mean()
+        assert off < 0.15 * (unchanged[view][middle] - expected[view][middle]).abs().mean()
 
 
 def test_variants_come_again(samples, processor):

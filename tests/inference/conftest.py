@@ -1,14 +1,13 @@
-"""Real clips, and a small model with random weights and a random adapter."""
+"""Real clips, and a small model of each family with random weights and a random adapter."""
 
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from small_models import SMALL, SmallModel, small_model
 
 from formcoach.data.annotations import Conversation, Turn
-
-FIXTURE = Path(__file__).parents[1] / "fixtures/internvideo2_5_tiny"
 
 
 def write_clip(path: Path, seed: int = 0, frames: int = 24, fps: int = 12, size: tuple[int, int] = (64, 48)) -> None:
@@ -42,27 +41,33 @@ def clips(tmp_path_factory):
     return root, records
 
 
+@pytest.fixture(scope="session", params=SMALL)
+def small(request, tmp_path_factory) -> SmallModel:
+    """What answers: a small model of each family."""
+    return small_model(request.param, tmp_path_factory.mktemp("small"))
+
+
 @pytest.fixture(scope="session")
-def base_model():
+def base_model(small):
     """The folder of the base model."""
-    return FIXTURE
+    return small.folder
 
 
 @pytest.fixture(scope="session")
-def adapter(tmp_path_factory):
+def adapter(small, tmp_path_factory):
     """A checkpoint folder: an adapter that changes the small model's answers."""
     import torch
 
-    from formcoach.models import family_of, load_model
+    from formcoach.models import load_model
     from formcoach.models.adapters import add_lora, save_adapter
 
     torch.manual_seed(0)
-    model, processor = load_model(FIXTURE, device="cpu")
-    tuned = add_lora(model, family_of(FIXTURE), str(FIXTURE), rank=4, alpha=8)
+    model, processor = load_model(small.folder, device="cpu")
+    tuned = add_lora(model, small.family, str(small.folder), rank=4, alpha=8)
     for parameter in tuned.parameters():
         if parameter.requires_grad:
             parameter.data += 0.2 * torch.randn_like(parameter)
-    folder = tmp_path_factory.mktemp("runs") / "run/step_3"
+    folder = tmp_path_factory.mktemp("runs") / "run" / small.checkpoint(3)
     save_adapter(tuned, processor, folder)
     (folder.parent / "training_config.json").write_text("{}")
     return folder

@@ -92,9 +92,9 @@ def test_test_split_with_both_models(adapter, flags, tmp_path, capsys):
     assert len(read_predictions(tmp_path / "out/test_predictions.blank.jsonl")) == 6
 
 
-def test_results_go_to_the_run_and_the_newest_run_is_the_default(adapter, flags, tmp_path, monkeypatch, capsys):
+def test_results_go_to_the_run_and_the_newest_run_is_the_default(adapter, small, flags, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    work_dir = tmp_path / "work_dirs/qevd_fit_300k_internvideo2_5_r16"
+    work_dir = tmp_path / small.family.runs.work_dir
     work_dir.parent.mkdir()
     with pytest.raises(UserError, match=r"no trained model yet. Run scripts/finetune_qved.sh"):
         command("test_inference")(flags)

@@ -18,6 +18,7 @@ from inference.conftest import write_clip
 from inference.test_demo_app import QUESTION, answers
 from inference.test_no_network import WATCH
 from playwright.sync_api import expect, sync_playwright
+from small_models import ONE
 
 from formcoach.inference.app.writing import BASE, TUNED
 
@@ -36,7 +37,7 @@ DROP = """
 """
 SHOWN = "texts => texts.every((text, place) => document.querySelectorAll('.answer textarea')[place].value === text)"
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
+pytestmark = [ONE, pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
 
 
 @contextmanager

@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import conversation, write_clip
 from msgspec.structs import replace
+from small_models import ONE
 
 from formcoach.data.annotations import write_conversations
 from formcoach.inference.predictions import read_predictions
+from inference.conftest import conversation, write_clip
 
 COMMAND = Path(__file__).parents[2] / "utils/test_inference.py"
 
@@ -70,7 +71,9 @@ def answers(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("small", "processes"), [("internvideo", 1), ("internvideo", 2), ("mobilevideogpt", 1)], indirect=["small"]
+)
 def test_a_run_over_200_clips_that_is_killed_again_and_again(start, tmp_path, processes):
     several = {"NPROC_PER_NODE": str(processes)} if processes > 1 else {}
     whole = start("whole")
@@ -93,6 +96,7 @@ def test_a_run_over_200_clips_that_is_killed_again_and_again(start, tmp_path, pr
     assert left == ["scores.json", "test_predictions.jsonl", "test_predictions.settings.json"]
 
 
+@ONE
 @pytest.mark.slow
 def test_processes_speak_with_one_voice(start, tmp_path):
     process = start("two", "--limit", 6, NPROC_PER_NODE="2")
@@ -107,6 +111,7 @@ def test_processes_speak_with_one_voice(start, tmp_path):
     ]
 
 
+@ONE
 def test_two_runs_do_not_write_to_one_folder(start, tmp_path):
     first = start("both", "--batch_size", 1)
     wait_for_answers(first, tmp_path / "both", 1)
@@ -119,6 +124,7 @@ def test_two_runs_do_not_write_to_one_folder(start, tmp_path):
     assert first.poll() is None
 
 
+@ONE
 def test_a_clip_that_disappears_is_recorded_and_the_others_are_answered(start, many, tmp_path):
     dataset = tmp_path / "dataset"
     (dataset / "squats").mkdir(parents=True)

@@ -80,9 +80,14 @@ def write_original(folder: Path, recorded: Recorded) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(recorded.config))
     save_file(recorded.weights(), folder / "model.safetensors", {"format": "pt"})
+    write_tokenizer(folder)
+    return folder
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write a tokenizer whose tokens are bytes, and three special ones."""
     vocabulary = {byte: number for number, byte in enumerate(sorted(bytes_to_unicode().values()))}
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = Qwen2Tokenizer(vocab=vocabulary | {"<|endoftext|>": 256}, merges=[])
     tokenizer.add_special_tokens({"extra_special_tokens": special[1:]})
     tokenizer.save_pretrained(folder)
-    return folder

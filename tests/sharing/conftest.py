@@ -9,32 +9,49 @@ import pytest
 import torch
 from hub_upload_stub import UploadStub
 from shared_model import BASE, COMMAND, PERSON, REPOSITORY
+from small_models import small_model
 
 from formcoach.files import write_json
 from formcoach.models import load_model
 from formcoach.models.adapters import add_lora, save_adapter
 from formcoach.models.internvideo import INTERNVIDEO
+from formcoach.models.mobilevideogpt import MOBILEVIDEOGPT
+from formcoach.training.run_directory import name_last
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A run directory below a private path: one checkpoint, its evaluation, and what training leaves beside them."""
-    run = tmp_path_factory.mktemp(PERSON) / "run"
+    return write_run(tmp_path_factory.mktemp(PERSON) / "run", BASE, INTERNVIDEO)
+
+
+@pytest.fixture(scope="session")
+def other_family(tmp_path_factory):
+    """A small model of the other family, and such a run of it, whose checkpoint has a second name."""
+    small = small_model(MOBILEVIDEOGPT.key, tmp_path_factory.mktemp("small"))
+    run = write_run(tmp_path_factory.mktemp(PERSON) / "run", small.folder, small.family)
+    name_last(run, small.family.runs.last)
+    return small, run
+
+
+def write_run(run, base, family):
+    """Write a run of a base model; return its directory."""
     torch.manual_seed(1)
-    model, processor = load_model(BASE, dtype="float32", device="cpu")
-    adapted = add_lora(model, INTERNVIDEO, str(BASE), rank=4, alpha=8)
+    model, processor = load_model(base, dtype="float32", device="cpu")
+    adapted = add_lora(model, family, str(base), rank=4, alpha=8)
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad:
             parameter.data += (0.1 if ".lora_" in name else 0.02) * torch.randn_like(parameter)
-    checkpoint = run / "step_4"
+    checkpoint = run / f"{family.runs.checkpoint}4"
     save_adapter(adapted, processor, checkpoint)
     (checkpoint / "resume").mkdir()
+    write_json(checkpoint / "resume" / "trainer_state.json", {"global_step": 4, "max_steps": 8})
     (checkpoint / "resume" / "optimizer.safetensors").write_bytes(b"optimizer")
     (checkpoint / "optimizer.pt").write_bytes(b"optimizer")
     (checkpoint / "squat.mp4").write_bytes(b"clip")
     (run / "train.log").write_text(f"/home/{PERSON}/clips")
     labels = run.parent / "data"
-    settings = {"model": str(BASE), "datasets": str(labels / "diy_ft_data.json"), "work_dir": str(run), "epochs": 3.0}
+    settings = {"model": str(base), "datasets": str(labels / "diy_ft_data.json"), "work_dir": str(run), "epochs": 3.0}
     settings |= {"lora_rank": 4, "lr": 1e-05, "freeze_vit": True, "vit_lr": 5e-06, "quantization": "nf4", "seed": 42}
     description = {
         "settings": settings,
@@ -48,7 +65,7 @@ def trained(tmp_path_factory):
         },
     }
     write_json(run / "training_config.json", description)
-    write_json(run / "best.json", {"checkpoint": "step_4", "val_loss": 0.5})
+    write_json(run / "best.json", {"checkpoint": checkpoint.name, "val_loss": 0.5})
     scores = {
         "base": {"clips": 75, "failed": 0, "exercise_match": 0.0, "fault_match": None, "rouge_l": 0.08},
         "tuned": {

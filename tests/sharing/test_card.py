@@ -85,6 +85,15 @@ def test_scores_of_another_checkpoint_are_not_shown(run_directory, tmp_path):
     assert "| ROUGE-L | 50.0 % | wording |" in card_of(run_directory / "step_4", tmp_path)
 
 
+@pytest.mark.slow
+def test_a_checkpoint_has_its_step_and_scores_under_either_name(other_family, tmp_path):
+    _, run = other_family
+    for name in ("checkpoint-4", "checkpoint-final"):
+        card = card_of(run / name, tmp_path)
+        assert "\n| optimizer steps | 4 of 8 |\n" in card
+        assert "\n| exercise match | 0.0 % | 100.0 % |" in card
+
+
 def test_damaged_scores_are_named(run_directory):
     write_json(run_directory / "evaluation" / "scores.json", {"tuned": {"clips": "many"}})
     with pytest.raises(UserError, match=r"scores\.json: Expected `int`"):

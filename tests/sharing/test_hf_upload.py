@@ -44,7 +44,7 @@ shared, its_processor = load_model({repo!r}, dtype="float32", device="cpu")
 base, _ = load_model("org/base", dtype="float32", device="cpu")
 plain = PeftModel.from_pretrained(base, {repo!r}) if {is_adapter} else shared
 assert its_processor.settings == processor.settings
-frames = torch.arange(4 * 64 * 64 * 3).reshape(4, 64, 64, 3).to(torch.uint8).numpy()
+frames = torch.arange({frames} * 64 * 64 * 3).reshape({frames}, 64, 64, 3).to(torch.uint8).numpy()
 inputs = processor(frames, "What is wrong?", duration=1.0)
 with torch.no_grad():
     expected = local(**inputs).logits
@@ -59,9 +59,9 @@ for block in blocks:
 """
 
 
-def read_back(start, adapter, repo=REPO, is_adapter=True, tolerance=0):
+def read_back(start, adapter, repo=REPO, is_adapter=True, tolerance=0, base=BASE, frames=4):
     """Load what was uploaded, with formcoach and with plain PEFT, and compare its answers."""
-    options = {"base": str(BASE), "adapter": str(adapter), "repo": repo, "is_adapter": is_adapter}
+    options = {"base": str(base), "adapter": str(adapter), "repo": repo, "is_adapter": is_adapter, "frames": frames}
     process = start("-c", READ_BACK.format(**options, tolerance=tolerance), OMP_NUM_THREADS="1")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
@@ -98,6 +98,17 @@ def test_an_adapter_arrives_and_answers_as_here(hub, upload, start, run_director
     assert files["adapter_model.safetensors"] == (checkpoint / "adapter_model.safetensors").read_bytes()
     assert str(BASE) in (checkpoint / "adapter_config.json").read_text()
     read_back(start, checkpoint)
+
+
+@pytest.mark.slow
+def test_a_run_of_another_family_arrives_and_answers_as_here(hub, upload, start, other_family):
+    small, run = other_family
+    hub.publish("org/base", small.folder, "main")
+    code, output, errors = upload("--model_path", run / small.family.runs.last, *ON_BASE, "--private")
+    assert code == 0, errors
+    assert f"{hub.endpoint}/{REPO} (new): 8 files at commit" in output
+    assert set(hub.files(REPO)) == {".gitattributes", *ADAPTER_FILES}
+    read_back(start, run, base=small.folder, frames=small.frames)
 
 
 def test_a_test_set_is_answered_by_a_model_of_the_hub(hub, upload, start, run_directory, tmp_path):

@@ -12,9 +12,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from small_models import SMALL, SmallModel, small_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MODEL = REPOSITORY / "tests" / "fixtures" / "internvideo2_5_tiny"
 TRAINER = REPOSITORY / "unify_internvl2_train_r16.py"
 ANSWERS = ("squats - not low enough", "push-ups - hips sagging, hands too wide apart", "lunges - good form")
 
@@ -35,9 +35,10 @@ def write_clip(path: Path, frames: int, seed: int, size: tuple[int, int] = (96, 
 
 @dataclass(frozen=True)
 class Project:
-    """A user's folder: ``data/`` with registries and conversations, ``dataset/`` with clips."""
+    """A user's folder: ``data/`` with registries and conversations, ``dataset/`` with clips; and what is trained."""
 
     root: Path
+    small: SmallModel
 
     @property
     def datasets(self) -> Path:
@@ -48,9 +49,9 @@ class Project:
         return sorted((self.root / "dataset").rglob("*.mp4"))
 
     def flags(self, *more: object) -> list[str]:
-        fixed = ["--model", MODEL, "--datasets", self.datasets, "--freeze-vit", "--dtype", "fp32"]
-        small = ["--min_num_frames", 4, "--max_num_frames", 4, "--global-batch-size", 2, "--lr", 1e-2]
-        return [str(part) for part in (*fixed, *small, *more)]
+        fixed = ["--model", self.small.folder, "--datasets", self.datasets, "--freeze-vit", "--dtype", "fp32"]
+        frames = ["--min_num_frames", self.small.frames, "--max_num_frames", self.small.frames]
+        return [str(part) for part in (*fixed, *frames, "--global-batch-size", 2, "--lr", 1e-2, *more)]
 
     def train(self, *flags: object) -> Path:
         """Train in this process, with plain PyTorch; return the run directory."""
@@ -90,12 +91,7 @@ def logged(run: Path, name: str) -> list[float]:
     return [record[name] for record in records if name in record]
 
 
-def steps(run: Path) -> list[str]:
-    """Return the names of a run's checkpoints."""
-    return sorted(path.name for path in run.glob("step_*"))
-
-
-def make_project(root: Path, train: int = 6, val: int = 2) -> Project:
+def make_project(root: Path, small: SmallModel, train: int = 6, val: int = 2) -> Project:
     """Write clips, conversations and registries."""
     for split, count in (("train", train), ("val", val)):
         lines = []
@@ -115,7 +111,7 @@ def make_project(root: Path, train: int = 6, val: int = 2) -> Project:
         entry = {"root": "dataset", "annotation": f"data/annotaions/{split}.jsonl", "data_augment": False}
         entry |= {"repeat_time": 1, "video_read_type": "decord", "sampling_strategy": "all"}
         (root / "data" / name).write_text(json.dumps({"demo": entry}))
-    return Project(root)
+    return Project(root, small)
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -139,9 +135,10 @@ def _write_clip():
     return write_clip
 
 
-@pytest.fixture(name="steps")
-def _steps():
-    return steps
+@pytest.fixture(scope="session", params=SMALL)
+def small(request, tmp_path_factory) -> SmallModel:
+    """What is trained: a small model of each family."""
+    return small_model(request.param, tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="session")
@@ -159,6 +156,11 @@ def small_mobile(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def steps(small):
+    return small.steps
+
+
+@pytest.fixture
+def project(tmp_path: Path, small: SmallModel) -> Project:
     """Six training clips of different lengths, one of them 0.3 s, and two for validation."""
-    return make_project(tmp_path)
+    return make_project(tmp_path, small)

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from small_models import checkpoint
 
 FLAGS = ("--epochs", 2, "--checkpoint-interval", 1, "--lora-dropout", 0)
 STILL = ("--lr", 1e-12, "--connector_lr", 0)  # nothing is learned: losses differ only where clips do
@@ -17,7 +18,7 @@ def augment(project, name="diy_ft_data.json"):
 
 
 def adapter(run):
-    return (run / "step_6" / "adapter_model.safetensors").read_bytes()
+    return (checkpoint(run, 6) / "adapter_model.safetensors").read_bytes()
 
 
 def test_augmented_run_resumes_within_an_epoch_bit_for_bit(project, logged, capsys) -> None:
@@ -25,8 +26,8 @@ def test_augmented_run_resumes_within_an_epoch_bit_for_bit(project, logged, caps
     run = project.train(*FLAGS, "--num-workers", 0)
     assert "training clips are augmented: horizontal_flip, rotation" in capsys.readouterr().out
     losses, last = logged(run, "loss"), adapter(run)
-    shutil.rmtree(run / "step_6")
-    shutil.rmtree(run / "step_5")
+    shutil.rmtree(checkpoint(run, 6))
+    shutil.rmtree(checkpoint(run, 5))
     project.train(*FLAGS, "--num-workers", 2, "--resume")
     assert adapter(run) == last
     assert logged(run, "loss") == losses

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, logged, make_project, said
 from safetensors.torch import load_file
+from small_models import ONE, checkpoint
 
 from formcoach.errors import UserError
 from formcoach.models import load_model
@@ -26,9 +27,9 @@ RESUMED = (("zero2_offload", "1"), ("zero3_offload", "1"), ("zero2", "2"), ("zer
 
 
 @pytest.fixture(scope="module", name="shared")
-def _shared(tmp_path_factory):
+def _shared(tmp_path_factory, small):
     """A project whose runs several tests look at."""
-    return make_project(tmp_path_factory.mktemp("deepspeed"))
+    return make_project(tmp_path_factory.mktemp("deepspeed"), small)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def assert_equal_course(run, other, tolerance=1e-5):
 
 
 def adapter(run, step):
-    return load_file(run / f"step_{step}" / "adapter_model.safetensors")
+    return load_file(checkpoint(run, step) / "adapter_model.safetensors")
 
 
 def free_port() -> str:
@@ -85,6 +86,15 @@ def test_zero3_in_two_processes_equals_plain_pytorch_in_one(plain, zero3) -> Non
     assert {path.suffix for path in zero3.rglob("*") if path.is_file()}.isdisjoint({".pt", ".pth", ".bin"})
 
 
+@pytest.mark.slow
+def test_zero3_run_goes_on_as_if_it_had_not_been_stopped(shared, zero3) -> None:
+    resumed = ("--shard-strategy", "full", "--resume-from", checkpoint(zero3, 10))
+    run = train(shared, "zero3_again", *TWENTY, *resumed, processes="2")
+    expected, found = adapter(zero3, 20), adapter(run, 20)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+@ONE
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 def test_quantised_weights_are_not_shared_out(project, quantization) -> None:
     with pytest.raises(UserError, match=rf"--quantization {quantization} does not go with ZeRO-3 .* use --shard-strat"):
@@ -121,6 +131,7 @@ def train_all(project, wanted):
     return runs
 
 
+@ONE
 @pytest.mark.slow
 @pytest.mark.parametrize("setup", SETUPS, ids="-".join)
 def test_adapter_of_each_file_has_the_weights_of_plain_pytorch(runs, exact, setup) -> None:
@@ -132,23 +143,27 @@ def test_adapter_of_each_file_has_the_weights_of_plain_pytorch(runs, exact, setu
         torch.testing.assert_close(model.state_dict()[name], expected.state_dict()[name], rtol=0, atol=1e-6)
 
 
+@ONE
 @pytest.mark.slow
 def test_resumed_run_of_each_file_equals_the_uninterrupted_one(shared, runs) -> None:
-    again = {setup: ("_again", ("--resume-from", runs[setup] / "step_2")) for setup in RESUMED}
+    again = {setup: ("_again", ("--resume-from", checkpoint(runs[setup], 2))) for setup in RESUMED}
     resumed = train_all(shared, again)
     for setup, run in resumed.items():
         expected, found = adapter(runs[setup], 4), adapter(run, 4)
         assert all(torch.equal(expected[name], found[name]) for name in expected), setup
 
 
+@ONE
 @pytest.mark.slow
 def test_run_goes_on_with_another_stage_and_number_of_processes(shared, runs) -> None:
     before = runs["zero3_offload", "2"]
-    after = train(shared, "other_stage", *EXACT, "--shard-strategy", "zero2", "--resume-from", before / "step_2")
+    flags = ("--shard-strategy", "zero2", "--resume-from", checkpoint(before, 2))
+    after = train(shared, "other_stage", *EXACT, *flags)
     for name, value in adapter(before, 4).items():
         torch.testing.assert_close(adapter(after, 4)[name], value, rtol=0, atol=1e-6)
 
 
+@ONE
 @pytest.mark.slow
 def test_two_machines_equal_one(shared, zero3) -> None:
     first, second = ends(on_two_machines(shared, "machines", *TWENTY, "--shard-strategy", "full"))
@@ -157,6 +172,7 @@ def test_two_machines_equal_one(shared, zero3) -> None:
     assert_equal_course(shared.root / "machines", zero3, tolerance=0)
 
 
+@ONE
 @pytest.mark.slow
 def test_hybrid_shares_weights_out_within_a_machine(shared, exact) -> None:
     shorter = ("--global-batch-size", 4, "--max-steps", 2)
@@ -167,11 +183,12 @@ def test_hybrid_shares_weights_out_within_a_machine(shared, exact) -> None:
     assert_equal_course(shared.root / "hybrid", plain)
 
 
+@ONE
 @pytest.mark.slow
 def test_interrupt_on_one_machine_ends_both(shared) -> None:
     flags = ("--max-steps", 5000, "--checkpoint-interval", 2, "--max-keep-ckpts", 2)
     machines = on_two_machines(shared, "interrupted", *flags)
-    while not (shared.root / "interrupted" / "step_2").exists():
+    while not (shared.root / "interrupted" / shared.small.checkpoint(2)).exists():
         assert machines[0].poll() is None
         with pytest.raises(Exception, match="timed out"):
             machines[0].wait(timeout=0.2)
@@ -182,6 +199,7 @@ def test_interrupt_on_one_machine_ends_both(shared) -> None:
         assert not errors or errors.startswith("error: ")
 
 
+@ONE
 @pytest.mark.slow
 def test_mistake_is_told_once_on_each_machine(shared) -> None:
     for code, _, errors in ends(on_two_machines(shared, "mistake", "--max-length", 20)):

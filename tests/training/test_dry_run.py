@@ -3,14 +3,12 @@
 import json
 import re
 import sys
-from pathlib import Path
 
 import pytest
 from hub_stub import HubStub
+from small_models import ONE
 
 from formcoach.errors import UserError
-
-MODEL = Path(__file__).parents[1] / "fixtures" / "internvideo2_5_tiny"
 
 
 def trained(output: str) -> dict[str, int]:
@@ -41,7 +39,7 @@ def test_what_is_told_is_what_is_done(project, capsys, flags):
     run = project.train(*flags)
     done = capsys.readouterr().out
     resolved = json.loads((run / "training_config.json").read_text())["resolved"]
-    saved = sorted(int(path.name.removeprefix("step_")) for path in run.glob("step_*"))
+    saved = project.small.steps(run)
     assert re.search(rf"^optimizer steps +{resolved['steps']}: ", told, re.MULTILINE)
     assert re.search(rf"^checkpoints at +{', '.join(map(str, saved))}$", told, re.MULTILINE)
     assert f"{resolved['longest_sample']} at most" in told
@@ -75,6 +73,7 @@ def test_parts_of_the_memory_add_up(project, capsys):
     assert "warning" not in output
 
 
+@ONE
 def test_what_does_not_fit_is_told_with_advice(project, capsys, monkeypatch):
     from formcoach.training import memory_report
     from formcoach.training.available_memory import Available
@@ -86,6 +85,7 @@ def test_what_does_not_fit_is_told_with_advice(project, capsys, monkeypatch):
     assert warning.startswith("warning: does not fit; should fit: --mirco-batch-size ")
 
 
+@ONE
 def test_the_memory_of_a_model_with_one_number_of_frames(project, small_mobile, capsys, monkeypatch):
     from formcoach.training import memory_report
     from formcoach.training.available_memory import Available
@@ -111,9 +111,10 @@ def test_mistakes_are_found(project):
         project.train("--dry-run", "--max-length", 20)
 
 
+@ONE
 def test_weights_are_neither_read_nor_downloaded(project):
     with HubStub() as hub:
-        commit = hub.publish("org/tiny", MODEL, "main")
+        commit = hub.publish("org/tiny", project.small.folder, "main")
         code, output, errors = project.command("--model", "org/tiny", "--dry-run", **hub.environment(project.root))
         asked = " ".join(map(str, hub.asked))
     assert code == 0, errors
@@ -122,6 +123,7 @@ def test_weights_are_neither_read_nor_downloaded(project):
     assert ".safetensors" not in asked.replace("safetensors.index.json", "")
 
 
+@ONE
 @pytest.mark.skipif(sys.platform == "win32", reason="DeepSpeed")
 def test_several_processes_tell_it_once(project):
     before = files(project)

@@ -2,26 +2,27 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 from hub_stub import HubStub
 from safetensors.torch import load_file, save_file
+from small_models import ONE
 
-MODEL = Path(__file__).parents[1] / "fixtures" / "internvideo2_5_tiny"
 SHARD = "model-00002-of-00002.safetensors"
 
 
+@ONE
 @pytest.mark.slow
 def test_a_run_goes_on_with_the_commit_that_it_was_started_with(project) -> None:
     moved = project.root / "moved"
-    shutil.copytree(MODEL, moved)
+    base = project.small.folder
+    shutil.copytree(base, moved)
     tensors = {name: tensor * 1.5 for name, tensor in load_file(moved / SHARD).items()}
     save_file(tensors, moved / SHARD, {"format": "pt"})
     run = project.root / "run"
     flags = ("--work-dir", run, "--deepspeed", "none", "--checkpoint-interval", 1)
     with HubStub() as hub:
-        commit = hub.publish("org/tiny", MODEL, "main")
+        commit = hub.publish("org/tiny", base, "main")
         variables = hub.environment(project.root)
         code, _, errors = project.command("--model", "org/tiny", "--max-steps", 2, *flags, **variables)
         assert code == 0, errors

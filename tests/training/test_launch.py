@@ -1,6 +1,7 @@
 """The trainer as users start it: DeepSpeed, several processes, mistakes, interrupts and a full disk."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,16 +9,19 @@ import time
 from pathlib import Path
 
 import pytest
+from small_models import checkpoint
 
 from formcoach.config import Defaults, Recipe, resolve
+from formcoach.data.dataset import read_samples
 from formcoach.errors import UserError
+from formcoach.models import load_model, recipe_for
 from formcoach.training.flags import add_training_flags, refuse_model_parallelism
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
 def adapter(run: Path, step: int) -> bytes:
-    return (run / f"step_{step}" / "adapter_model.safetensors").read_bytes()
+    return (checkpoint(run, step) / "adapter_model.safetensors").read_bytes()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="DeepSpeed")
@@ -32,7 +36,7 @@ def test_zero2_trains_resumes_and_equals_plain_pytorch(project, logged) -> None:
         assert logged(run, name) == pytest.approx(logged(plain, name), rel=1e-4)
     assert {path.suffix for path in run.rglob("*") if path.is_file()}.isdisjoint({".pt", ".pth", ".bin"})
 
-    code, _, errors = project.command(*flags, "--work-dir", "again", "--resume-from", run / "step_2")
+    code, _, errors = project.command(*flags, "--work-dir", "again", "--resume-from", checkpoint(run, 2))
     assert (code, errors) == (0, "")
     assert adapter(project.root / "again", 3) == adapter(run, 3)
 
@@ -62,13 +66,13 @@ def test_nproc_per_node_starts_processes_and_a_mistake_stays_one_line(project) -
 def test_interrupt_leaves_the_last_complete_checkpoint(project, number) -> None:
     process = project.start("--max-steps", 5000, "--checkpoint-interval", 3, "--deepspeed", "none", "--work-dir", "run")
     run = project.root / "run"
-    wait_for(run / "step_3", process)
+    wait_for(run / project.small.checkpoint(3), process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
-    newest = max(int(path.name.removeprefix("step_")) for path in run.glob("step_*"))
-    assert errors == f"error: interrupted; run/step_{newest} is complete, --resume continues there\n"
-    assert (run / f"step_{newest}" / "resume" / "trainer_state.json").is_file()
+    newest = project.small.checkpoint(project.small.steps(run)[-1])
+    assert errors == f"error: interrupted; run/{newest} is complete, --resume continues there\n"
+    assert (run / newest / "resume" / "trainer_state.json").is_file()
     assert not [path for path in run.iterdir() if path.name.startswith(".")]
 
 
@@ -80,9 +84,10 @@ def test_full_disk_leaves_the_last_complete_checkpoint(project) -> None:
     if mounted.returncode != 0:
         pytest.skip("cannot mount")
     try:
-        with pytest.raises(UserError, match=r"no space left on the disk of .*/run; .*/step_\d+ is complete, --resume"):
+        full = rf"no space left on the disk of .*/run; .*/{project.small.checkpoint('')}\d+ is complete, --resume"
+        with pytest.raises(UserError, match=full):
             project.train("--max-steps", 50, "--checkpoint-interval", 1, "--work-dir", disk / "run")
-        complete = list((disk / "run").glob("step_*"))
+        complete = list((disk / "run").glob(project.small.checkpoint("*")))
         assert complete
         assert all((path / "resume" / "trainer_state.json").is_file() for path in complete)
         assert not list((disk / "run").glob(".*"))
@@ -100,7 +105,7 @@ def test_files_too_large_for_the_disk_are_one_line(project) -> None:
             project.train("--max-steps", 1, "--num-workers", 0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert not list((project.root / "run").glob("step_*"))
+    assert not list((project.root / "run").glob("*/adapter_config.json"))
 
 
 def test_bad_clips_are_named_and_nothing_is_written(project) -> None:
@@ -150,13 +155,11 @@ def test_clip_that_vanishes_during_the_training_is_named(project, monkeypatch) -
             ("--mirco-batch-size", "3"),
             "--global-batch-size 2 is not a multiple of --mirco-batch-size 3 x 1 process; use 3",
         ),
-        (("--max-length", "50"), "6 samples have more than --max-length 50 tokens: train-0 (192), train-1"),
         (("--deepspeed", "nope.json"), "nope.json: no such file"),
         (("--shard-strategy", "zero2"), "--shard-strategy zero2 contradicts --deepspeed none"),
         (("--dtype", "fp16"), "--dtype fp16 needs a CUDA GPU"),
         (("--lr-min", "1"), "--lr-min 1 is above --lr 0.01"),
         (("--lr", "0", "--connector_lr", "0"), "nothing to train"),
-        (("--min_num_frames", "5", "--max_num_frames", "6"), "no multiple of 4 lies between"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -167,6 +170,27 @@ def test_mistakes_are_found_before_anything_is_written(project, flags, message, 
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not (project.root / "run").exists()
+
+
+def test_a_sample_that_is_too_long_is_told_with_its_length(project) -> None:
+    _, processor = load_model(project.small.folder)
+    sample = read_samples(project.datasets, 42)[0]
+    ids, _ = processor.text_inputs(sample.question, project.small.frames, 0.3, sample.answer)
+    counts_all = recipe_for(project.small.folder).max_length_of == "all"
+    length = len(ids) if counts_all else int((ids != processor.placeholder_id).sum())
+    message = f"6 samples have more than --max-length 50 tokens: train-0 ({length}), train-1 "
+    with pytest.raises(UserError, match=re.escape(message)):
+        project.train("--max-length", 50)
+    assert not (project.root / "run").exists()
+
+
+def test_numbers_of_frames_that_the_model_does_not_take_are_refused(project) -> None:
+    group = project.small.family.frame_group
+    message = f"no multiple of {group} lies between"
+    if project.small.more_frames is None:
+        message = f"looks at {group} frames of each clip, no more and no fewer; leave both flags out"
+    with pytest.raises(UserError, match=message):
+        project.train("--min_num_frames", group + 1, "--max_num_frames", group + 2)
 
 
 def test_work_dir_that_cannot_be_written(project) -> None:

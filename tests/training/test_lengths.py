@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_models import ONE
 
 from formcoach.data.augment import allowed
 from formcoach.data.dataset import ClipDataset, Pick, Sample
@@ -17,7 +18,6 @@ from formcoach.training.cache_file import CacheFile
 from formcoach.training.length_report import length_line, length_table
 from formcoach.training.lengths import Length, measure
 
-MODEL = Path(__file__).resolve().parents[1] / "fixtures" / "internvideo2_5_tiny"
 INFO = VideoInfo(120, 30.0, 640, 480)
 
 
@@ -37,9 +37,9 @@ class Spy:
 
 
 @pytest.fixture
-def processor():
-    _, processor = load_model(MODEL)
-    processor.min_frames, processor.max_frames = 4, 8
+def processor(small):
+    _, processor = load_model(small.folder)
+    processor.min_frames, processor.max_frames = small.frames, small.more_frames or small.frames
     return Spy(processor)
 
 
@@ -51,12 +51,17 @@ def lengths_of(samples, processor, cache=None, info=INFO) -> list[Length]:
     return measure(samples, {sample.clip: info for sample in samples}, processor, 2, cache)
 
 
-def test_lengths_come_in_order_and_repeated_samples_are_measured_once(processor) -> None:
+def visual_tokens(processor, frames: int) -> int:
+    """Return the placeholders of a clip."""
+    return processor.prompt("?", frames, 4.0).count(processor.image_token)
+
+
+def test_lengths_come_in_order_and_repeated_samples_are_measured_once(processor, small) -> None:
     samples = [make(number % 7, f"What {'is ' * (number % 7)}wrong?") for number in range(600)]
     lengths = lengths_of(samples, processor)
     assert len(processor.asked) == 7
-    assert lengths == [Length(*processor.sample_lengths(s.question, 4, 4.0, s.answer)) for s in samples]
-    assert lengths[0].total == lengths[0].text + 64 + lengths[0].answer
+    assert lengths == [Length(*processor.sample_lengths(s.question, small.frames, 4.0, s.answer)) for s in samples]
+    assert lengths[0].total == lengths[0].text + visual_tokens(processor, small.frames) + lengths[0].answer
     assert lengths_of([], processor) == []
 
 
@@ -72,7 +77,7 @@ def test_an_augmented_sample_gets_the_longest_that_any_epoch_draws(processor, pr
 
 
 def test_a_text_that_cannot_be_taken_is_named_with_its_sample(processor) -> None:
-    bad = replace(make(1, "What <img>?"), dataset="demo")
+    bad = replace(make(1, f"What {processor.control_tokens[0]}?"), dataset="demo")
     with pytest.raises(UserError, match=r"^demo: sample id-1: the question .* contains the control token"):
         lengths_of([make(0), bad], processor)
 
@@ -85,7 +90,7 @@ def test_the_second_start_measures_nothing(processor, tmp_path) -> None:
     assert processor.asked == []
 
 
-def test_what_changes_a_length_has_it_measured_again(processor, tmp_path) -> None:
+def test_what_changes_a_length_has_it_measured_again(processor, small, tmp_path) -> None:
     samples = [make(0), make(1)]
     before = lengths_of(samples, processor, tmp_path)
     processor.asked.clear()
@@ -93,11 +98,13 @@ def test_what_changes_a_length_has_it_measured_again(processor, tmp_path) -> Non
     after = lengths_of(samples, processor, tmp_path)
     assert processor.asked == ["What exactly is wrong?"]
     assert after[0] == before[0] and after[1].text > before[1].text
-    assert lengths_of(samples, processor, tmp_path, replace(INFO, frames=300))[0].visual == 128  # 10 s
+    longer = lengths_of(samples, processor, tmp_path, replace(INFO, frames=300))[0]  # 10 s
+    assert longer.visual == visual_tokens(processor, small.more_frames or small.frames)
     assert lengths_of([replace(samples[0], augmentations=("tempo",))], processor, tmp_path)[0].total >= before[0].total
     assert len(processor.asked) > 4
 
 
+@ONE
 def test_other_frame_limits_have_their_own_lengths(processor, tmp_path) -> None:
     few = lengths_of([make(0)], processor, tmp_path)[0]
     inner = processor._processor
@@ -130,13 +137,13 @@ def test_a_damaged_cache_costs_only_time(processor, tmp_path, damage) -> None:
     assert processor.asked
 
 
-def test_a_folder_that_cannot_be_written_is_done_without(processor, tmp_path) -> None:
+def test_a_folder_that_cannot_be_written_is_done_without(processor, small, tmp_path) -> None:
     (tmp_path / "a file").write_text("")
     folder = tmp_path / "a file" / "cache"
-    assert lengths_of([make(0)], processor, folder)[0].visual == 64
+    assert lengths_of([make(0)], processor, folder)[0].visual == visual_tokens(processor, small.frames)
 
 
-def test_keys_are_the_same_in_every_process(tmp_path) -> None:
+def test_keys_are_the_same_in_every_process(small) -> None:
     """Nothing that Python or the tokenizer orders by chance is part of a key."""
     program = (
         "import sys; from pathlib import Path; from formcoach.models import load_model\n"
@@ -145,7 +152,7 @@ def test_keys_are_the_same_in_every_process(tmp_path) -> None:
     )
     found = {
         subprocess.run(
-            [sys.executable, "-c", program, str(MODEL)],
+            [sys.executable, "-c", program, str(small.folder)],
             env={**os.environ, "PYTHONHASHSEED": seed},
             check=True,
             capture_output=True,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from resized import resized_8b
+from small_models import ONE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VISION = {
@@ -60,6 +61,7 @@ def index_of(folder):
     return json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
 
 
+@ONE
 @pytest.mark.slow
 @pytest.mark.parametrize("quantization", [None, "nf4"])
 def test_load_train_export_reload(project, logged, quantization):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from resized import resized_8b
+from small_models import ONE
 
 from formcoach.models.internvideo.random_checkpoint import write_random_checkpoint
 from formcoach.training.out_of_memory import is_out_of_memory
@@ -64,6 +65,7 @@ def lengthen_answers(project, words: int) -> None:
     path.write_text("\n".join(map(json.dumps, records)) + "\n")
 
 
+@ONE
 def test_a_step_that_does_not_fit_is_one_line(project, middling):
     lengthen_answers(project, 200)
     flags = ("--model", middling, "--max-steps", 1, "--mirco-batch-size", 6, "--global-batch-size", 6)
@@ -76,9 +78,10 @@ def test_a_step_that_does_not_fit_is_one_line(project, middling):
     assert line.endswith("; no checkpoint was complete yet")
     run = project.root / "run"
     assert json.loads((run / "training_config.json").read_text())["resolved"]["steps"] == 1
-    assert not [path.name for path in run.iterdir() if path.name.startswith((".", "step_"))]
+    assert not [path.name for path in run.iterdir() if path.name.startswith((".", project.small.checkpoint("")))]
 
 
+@ONE
 def test_a_model_that_does_not_fit_is_one_line_and_nothing_is_written(project, middling):
     code, errors = train(project, 150_000_000, "--model", middling)
     (line,) = errors.splitlines()

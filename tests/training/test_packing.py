@@ -4,11 +4,14 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from conftest import make_project
+from small_models import SmallModel
 
 from formcoach.data.collate import NO_LOSS, TrainingCollator
 from formcoach.data.dataset import ClipDataset, read_samples
-from formcoach.models import family_of, load_model
+from formcoach.models import load_model
 from formcoach.models.adapters import add_lora
+from formcoach.models.mobilevideogpt import MOBILEVIDEOGPT
 from formcoach.training.answer_loss import token_losses
 from formcoach.training.answer_rows import last_layer
 from formcoach.training.run_directory import read_description
@@ -18,7 +21,8 @@ STEPS = ("--max-steps", 4, "--checkpoint-interval", -1, "--global-batch-size", 6
 
 
 def batches(project, processor, samples=6):
-    processor.min_frames, processor.max_frames = 4, 8
+    small = project.small
+    processor.min_frames, processor.max_frames = small.frames, small.more_frames or small.frames
     items = list(ClipDataset(read_samples(project.datasets, 42)[:samples], processor, {}))
     for packed in (False, True):
         batch = TrainingCollator(processor.tokenizer.pad_token_id, packed)(items)
@@ -27,7 +31,7 @@ def batches(project, processor, samples=6):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_a_packed_row_gives_the_losses_of_padded_rows(project, attention) -> None:
-    model, processor = load_model(project.flags()[1], dtype="float32", device="cpu", attention=attention)
+    model, processor = load_model(project.small.folder, dtype="float32", device="cpu", attention=attention)
     padded, packed = batches(project, processor)
     with torch.no_grad():
         one, answers = token_losses(model, padded)
@@ -38,7 +42,7 @@ def test_a_packed_row_gives_the_losses_of_padded_rows(project, attention) -> Non
 
 
 def test_the_losses_are_those_of_the_whole_head(project) -> None:
-    model, processor = load_model(project.flags()[1], dtype="float32", device="cpu")
+    model, processor = load_model(project.small.folder, dtype="float32", device="cpu")
     padded, _ = batches(project, processor)
     with torch.no_grad():
         losses, answers = token_losses(model, padded)
@@ -53,10 +57,10 @@ def test_the_losses_are_those_of_the_whole_head(project) -> None:
 
 
 def test_the_last_layer_computes_what_answers_need(project) -> None:
-    base, processor = load_model(project.flags()[1], dtype="float32", device="cpu")
-    family = family_of(project.flags()[1])
+    base, processor = load_model(project.small.folder, dtype="float32", device="cpu")
+    family = project.small.family
     attend_by_sample(base, family)
-    model = add_lora(base, family, project.flags()[1], rank=4, alpha=8)
+    model = add_lora(base, family, str(project.small.folder), rank=4, alpha=8)
     for batch in batches(project, processor):
         seen, found = [], []
         last = last_layer(model, family)
@@ -103,6 +107,18 @@ def test_rows_are_no_longer_than_asked_for_and_no_sample_is_cut(project, logged,
     assert "--pack-max-length" in capsys.readouterr().out
     for packed in (two, alone):
         assert logged(packed, "loss") == pytest.approx(logged(run, "loss"), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_rows_hold_clips_of_as_many_visual_tokens_as_the_published_models_make(tmp_path, small_mobile, logged) -> None:
+    project = make_project(tmp_path / "project", SmallModel(MOBILEVIDEOGPT, small_mobile, 16, None))
+    flags = ("--max-steps", 2, "--checkpoint-interval", -1, "--global-batch-size", 4)
+    run = project.train(*flags, "--mirco-batch-size", 1)
+    project.train(*flags, "--dset-pack")
+    packed = project.root / "run_2"
+    assert logged(packed, "loss") == pytest.approx(logged(run, "loss"), abs=1e-5)
+    resolved = read_description(packed).resolved
+    assert resolved["longest_sample"] > 2402 and resolved["accumulation"] == 1  # four clips in the family's 10,240
 
 
 def test_a_micro_batch_limits_the_samples_of_a_row(project) -> None:

@@ -5,9 +5,9 @@ import os
 import re
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from small_models import ONE
 
 import formcoach.training.preflight as preflight
 from formcoach.data.clip_facts import read_facts
@@ -19,8 +19,6 @@ from formcoach.training.headers import Headers
 from formcoach.training.lengths import Length
 from formcoach.training.preflight import Limit, check_lengths, long_rows, open_clips
 from formcoach.training.sample_check import check_sample
-
-MODEL = Path(__file__).resolve().parents[1] / "fixtures" / "internvideo2_5_tiny"
 
 
 @pytest.fixture
@@ -104,25 +102,35 @@ def test_samples_that_are_too_long_are_counted_and_the_first_are_named(samples) 
 
 
 @pytest.fixture(scope="module")
-def loaded():
-    return load_model(MODEL, dtype="float32", device="cpu")
+def loaded(small):
+    return load_model(small.folder, dtype="float32", device="cpu")
 
 
 @pytest.fixture
-def checked(samples, loaded):
+def checked(samples, small, loaded):
     """A data set of the real clips, and the configuration of its model."""
     model, processor = loaded
-    processor.min_frames = processor.max_frames = 4
+    processor.min_frames = processor.max_frames = small.frames
     return ClipDataset(samples, processor, {}), model.config
 
 
-def test_one_sample_is_shown_as_text(checked) -> None:
+# Of each family: the counts of the first sample's tokens, the last line with visual ones, and a setting on which their
+# number depends, with another value of it and the number then.
+SHOWN = {"internvideo": (192, 11), "mobilevideogpt": (172, 25)}
+VISUAL_LINES = {"internvideo": "  Frame4: <img>[16 visual tokens]</img>", "mobilevideogpt": "  [72 visual tokens]"}
+OTHER_CONFIG = {"internvideo": ({"tokens_per_group": 32}, 64, 32), "mobilevideogpt": ({"image_side": 1}, 72, 24)}
+OTHER_PROCESSOR = {"internvideo": ("tokens_per_frame", 8, 16), "mobilevideogpt": ("visual_tokens", 36, 72)}
+
+
+def test_one_sample_is_shown_as_text(checked, small) -> None:
     lines = check_sample(*checked, "tiny")
-    assert lines[0] == "sample train-0: 192 tokens, of which the last 11 are learned:"
-    assert "  Frame4: <img>[16 visual tokens]</img>" in lines
+    tokens, learned = SHOWN[small.family.key]
+    assert lines[0] == f"sample train-0: {tokens} tokens, of which the last {learned} are learned:"
+    assert VISUAL_LINES[small.family.key] in lines
     assert lines[-1] == "  learned > squats - not low enough<|im_end|>"
 
 
+@ONE
 def test_a_long_sample_is_shortened_in_the_middle(checked) -> None:
     dataset, config = checked
     dataset.processor.min_frames = dataset.processor.max_frames = 64
@@ -140,13 +148,15 @@ def test_answers_that_tokenizers_tidy_are_in_order(checked, answer) -> None:
     assert check_sample(dataset, config, "tiny")
 
 
-def test_a_configuration_of_another_model_is_refused(checked) -> None:
+def test_a_configuration_of_another_model_is_refused(checked, small) -> None:
     dataset, config = checked
-    other = type(config).from_dict({**config.to_dict(), "tokens_per_group": 32})
+    changed, asked, made = OTHER_CONFIG[small.family.key]
+    other = type(config).from_dict({**config.to_dict(), **changed})
     with pytest.raises(UserError) as raised:
         check_sample(dataset, other, "some/model")
     assert str(raised.value).startswith(
-        "some/model: does not fit together: the prompt has 64 visual tokens for 4 frames, the model makes 32 of them; "
+        f"some/model: does not fit together: the prompt has {asked} visual tokens for {small.frames} frames, "
+        f"the model makes {made} of them; "
     )
     other = type(config).from_dict({**config.to_dict(), "image_token_id": 5})
     with pytest.raises(UserError, match=r"placeholder of a visual token has the id \d+, the model's 5; copy"):
@@ -192,7 +202,7 @@ def test_a_training_tells_its_samples_and_leaves_long_ones_out(project, steps) -
     assert "  learned > squats - not low enough<|im_end|>" in log
     resolved = json.loads((run / "training_config.json").read_text())["resolved"]
     assert resolved["training_samples"] == 5 and resolved["longest_sample"] < 300
-    assert steps(run) == ["step_1"]
+    assert steps(run) == [1]
 
 
 @pytest.mark.parametrize(("flag", "refused"), [("--dset-cache-dir", False), ("--feature-cache", True)])
@@ -209,11 +219,13 @@ def test_a_cache_that_cannot_be_written_is_told(project, flag, refused) -> None:
 
 def test_a_processor_of_another_checkpoint_is_one_line(project, tmp_path) -> None:
     folder = tmp_path / "native"
-    model, processor = load_model(MODEL, dtype="float32", device="cpu")
+    model, processor = load_model(project.small.folder, dtype="float32", device="cpu")
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     settings = json.loads((folder / "processor_config.json").read_text())
-    (folder / "processor_config.json").write_text(json.dumps(settings | {"tokens_per_frame": 8}))
-    with pytest.raises(UserError, match=r"processor_config.json: tokens_per_frame is 8, but the model of .* has 16"):
+    name, other, right = OTHER_PROCESSOR[project.small.family.key]
+    (folder / "processor_config.json").write_text(json.dumps(settings | {name: other}))
+    message = rf"processor_config.json: {name} is {other}, but the model of .* has {right}"
+    with pytest.raises(UserError, match=message):
         project.train("--model", folder, "--max-steps", 1)
     shutil.rmtree(folder)

@@ -9,6 +9,7 @@ import shutil
 import sys
 
 import pytest
+from small_models import checkpoint
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from formcoach.errors import UserError
@@ -103,7 +104,7 @@ def test_none_draws_nothing(project, logged) -> None:
 def test_tensorboard_shows_each_step_of_a_resumed_run_once(project, logged) -> None:
     flags = ("--max-steps", 4, "--checkpoint-interval", 2)
     run = project.train(*flags)
-    shutil.rmtree(run / "step_4")
+    shutil.rmtree(checkpoint(run, 4))
     project.train(*flags, "--resume")
     events = EventAccumulator(str(run)).Reload()
     for tag, name in (("train/loss", "loss"), ("train/lr", "lr"), ("validation/val_loss", "val_loss")):
@@ -126,7 +127,7 @@ def test_wandb_goes_on_as_the_same_run(project, wandb, capsys) -> None:
     flags = ("--max-steps", 4, "--checkpoint-interval", 2, "--report-to", "wandb")
     run = project.train(*flags)
     assert not list(run.glob("events*"))
-    shutil.rmtree(run / "step_4")
+    shutil.rmtree(checkpoint(run, 4))
     project.train(*flags, "--resume")
     assert "Weights & Biases: https://wandb.example/run" in capsys.readouterr().out
     first, second = wandb.calls("init")

@@ -6,20 +6,20 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_models import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from formcoach.errors import UserError
-from formcoach.models import family_of, load_model
+from formcoach.models import load_model
 from formcoach.models.adapters import add_lora
 from formcoach.training.recompute import recompute
 
 STEP = ("--max-steps", 1)
-MODEL = 1  # place of the model in `Project.flags`
 
 
 def trained(run, step=1):
     """Return the saved tensors."""
-    return load_file(run / f"step_{step}" / "adapter_model.safetensors")
+    return load_file(checkpoint(run, step) / "adapter_model.safetensors")
 
 
 def layers(run):
@@ -58,7 +58,7 @@ def test_lora_targets_that_fit_nothing(project, wanted, message) -> None:
 
 def test_rank_alpha_and_dropout_reach_the_adapter(project) -> None:
     run = project.train(*STEP, "--lora-rank", 3, "--lora-alpha", 5, "--lora-dropout", 0.25)
-    config = json.loads((run / "step_1" / "adapter_config.json").read_text())
+    config = json.loads((checkpoint(run, 1) / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (3, 5, 0.25)
     assert {value.shape[0] for name, value in trained(run).items() if "lora_A" in name} == {3}
 
@@ -77,8 +77,9 @@ def test_without_freeze_vit_the_vision_tower_is_trained_in_full(project, logged)
 
     main([*flags, "--vit_lr", "1e-3"])
     assert logged(run, "vit_lr") == [1e-3]
-    base, _ = load_model(flags[MODEL], dtype="float32", device="cpu")
-    name = "encoder.layer.0.mlp.fc1.weight"
+    base, _ = load_model(project.small.folder, dtype="float32", device="cpu")
+    layers = {"internvideo": "encoder.layer", "mobilevideogpt": "image.encoder.layers"}[project.small.family.key]
+    name = f"{layers}.0.mlp.fc1.weight"
     after = next(value for key, value in trained(run).items() if key.endswith(f"vision_tower.{name}"))
     moved = (after - base.model.vision_tower.get_parameter(name)).abs().max().item()
     assert moved == pytest.approx(1e-3, rel=0.05)
@@ -89,7 +90,7 @@ def test_no_lora_trains_the_language_model_and_its_head_in_full(project, logged)
     names = trained(run, 3)
     assert not any("lora" in name for name in names)
     assert any(name.endswith("lm_head.weight") for name in names)
-    base, _ = load_model(project.flags()[MODEL], dtype="float32", device="cpu")
+    base, _ = load_model(project.small.folder, dtype="float32", device="cpu")
     untrained = len([name for name, _ in base.named_parameters() if "vision_tower" in name])
     assert len(names) == len(list(base.parameters())) - untrained
     assert logged(run, "loss")[-1] < logged(run, "loss")[0]
@@ -119,9 +120,9 @@ def test_flags_that_do_not_go_together(project, flags, message) -> None:
 
 @pytest.mark.parametrize(("share", "count"), [(0, 0), (0.2, 1), (0.5, 1), (1, 1)])
 def test_a_share_of_the_layers_is_computed_again(project, share, count) -> None:
-    model, _ = load_model(project.flags()[MODEL], dtype="float32", device="cpu")
-    family = family_of(project.flags()[MODEL])
-    model = add_lora(model, family, project.flags()[MODEL], rank=2, alpha=2)
+    model, _ = load_model(project.small.folder, dtype="float32", device="cpu")
+    family = project.small.family
+    model = add_lora(model, family, str(project.small.folder), rank=2, alpha=2)
     assert recompute(model, family, share) == count
     on = [
         name
