@@ -13,11 +13,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from inference.conftest import write_clip
-from inference.test_commands import UTILS, command
 from small_models import ONE
 
 from formcoach.errors import ClipError, UserError
+from inference.conftest import write_clip
+from inference.test_commands import UTILS, command
 
 QUESTION = "What is wrong?"
 

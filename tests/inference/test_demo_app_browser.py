@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from inference.conftest import write_clip
-from inference.test_demo_app import QUESTION, answers
-from inference.test_no_network import WATCH
 from playwright.sync_api import expect, sync_playwright
 from small_models import ONE
 
 from formcoach.inference.app.writing import BASE, TUNED
+from inference.conftest import write_clip
+from inference.test_demo_app import QUESTION, answers
+from inference.test_no_network import WATCH
 
 PROJECT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
