@@ -12,7 +12,7 @@ BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "decode.py"
 
 def benchmark(*arguments):
     command = [sys.executable, BENCHMARK, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -154,7 +154,7 @@ def test_mistakes_are_named_and_nothing_is_written(dataset, tmp_path):
 def test_the_command(dataset, tmp_path):
     def run(*arguments):
         command = [sys.executable, str(COMMAND), *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
 
     done = run("--output", "dataset/ground_truth.json", "--drop-not-visible", "--exclude-exercises", "burpees")
     assert done.returncode == 0, done.stderr

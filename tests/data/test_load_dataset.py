@@ -70,7 +70,7 @@ def load(hub, tmp_path):
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
@@ -299,7 +299,7 @@ def test_an_interrupted_download_leaves_a_true_manifest(publish, hub, tmp_path):
     dataset = tmp_path / "dataset"
     wait_for(lambda: held(hub) and len(list(dataset.rglob("*.mp4"))) == 9)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=200)
     assert process.returncode == 2
     assert "error: interrupted" in errors
     assert sorted(manifest_of(dataset)) == sorted(clips_in(dataset))
@@ -312,7 +312,7 @@ def test_two_at_once_do_not_mix(publish, load, hub, tmp_path):
     wait_for(lambda: held(hub))
     assert error_of(load(code=2)) == "error: dataset: another process is loading clips into it; wait until it has ended"
     hub.held.clear()
-    process.communicate(timeout=30)
+    process.communicate(timeout=200)
     assert process.returncode == 0
     assert clips_in(tmp_path / "dataset") == CLIPS
 
@@ -403,7 +403,7 @@ def test_a_hub_that_dies_in_the_middle_is_given_up(publish, hub, tmp_path):
     wait_for(lambda: held(hub) or any("squats" in path for _, path in hub.asked if "/resolve/" in path))
     hub.broken = set(CLIPS)
     hub.stop()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 2
     assert "the hub does not answer any more; run this again later" in errors
     dataset = tmp_path / "dataset"

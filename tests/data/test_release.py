@@ -211,7 +211,7 @@ def test_a_label_that_leads_outside_is_named(official, tmp_path):
 def test_the_command(official, tmp_path):
     def load(*arguments):
         command = [sys.executable, str(COMMAND), "--from-dir", str(official), *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
 
     done = load("--videos-per-class", "2", "--dry-run")
     assert (done.returncode, "4 clips would be linked (2.4 kB)" in done.stdout) == (0, True), done.stderr

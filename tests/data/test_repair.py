@@ -236,7 +236,7 @@ def test_qevds_other_files(repair, dataset):
 def test_the_command(dataset):
     def run(*arguments):
         command = [sys.executable, str(COMMAND), *arguments]
-        return subprocess.run(command, cwd=dataset.parent, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, cwd=dataset.parent, capture_output=True, text=True, check=False, timeout=300)
 
     good, bad = dataset / "ground_truth.json", dataset / "bad.json"
     good.write_text('[{"video": "gone.mp4", "label": "\x1b[2J"},]')

@@ -78,7 +78,7 @@ def running(adapter, tmp_path_factory):
     with server(adapter, folder, 12) as (process, address):
         yield address, folder
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=300) == 0
         assert process.stdout.read() == "ended; no clip is kept\n"
     assert list((folder / "tmp").glob("formcoach-*")) == []
     log = folder / "network.log"
@@ -252,6 +252,6 @@ def test_another_clip_or_the_end_comes_in_the_middle_of_an_answer(adapter, brows
         folder = next((tmp_path / "tmp").glob("formcoach-*"))
         assert folder.stat().st_mode & 0o777 == 0o700
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=300) == 0
         assert not folder.exists()
         page.close()

@@ -212,7 +212,7 @@ class Together(Group):
     """A process of a group whose processes are threads here."""
 
     def meet(self):
-        self.barrier.wait(timeout=30)
+        self.barrier.wait(timeout=200)
 
 
 def run_together(path, models, barrier):

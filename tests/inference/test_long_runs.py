@@ -86,10 +86,10 @@ def test_a_run_over_200_clips_that_is_killed_again_and_again(start, tmp_path, pr
         process.communicate()
         assert not (tmp_path / "killed/test_predictions.jsonl").exists()
     last = start("killed", **several)
-    output, errors = last.communicate(timeout=120)
+    output, errors = last.communicate(timeout=600)
     assert last.returncode == 0, errors
     assert "of 200 answers are in" in output
-    _, errors = whole.communicate(timeout=120)
+    _, errors = whole.communicate(timeout=600)
     assert whole.returncode == 0, errors
     assert answers(tmp_path / "killed/test_predictions.jsonl") == answers(tmp_path / "whole/test_predictions.jsonl")
     left = sorted(path.name for path in (tmp_path / "killed").iterdir())
@@ -100,11 +100,11 @@ def test_a_run_over_200_clips_that_is_killed_again_and_again(start, tmp_path, pr
 @pytest.mark.slow
 def test_processes_speak_with_one_voice(start, tmp_path):
     process = start("two", "--limit", 6, NPROC_PER_NODE="2")
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert output.count("tuned: answering 6 clips in 2 processes") == output.count("exercise match") == 1
     process = start("two", "--test_json", "no.jsonl", NPROC_PER_NODE="2")
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 2
     assert [line for line in errors.splitlines() if line.startswith("error")] == [
         "error: no.jsonl: no such file. Run: bash scripts/initialize_dataset.sh"
@@ -116,7 +116,7 @@ def test_two_runs_do_not_write_to_one_folder(start, tmp_path):
     first = start("both", "--batch_size", 1)
     wait_for_answers(first, tmp_path / "both", 1)
     second = start("both")
-    _, errors = second.communicate(timeout=120)
+    _, errors = second.communicate(timeout=600)
     assert second.returncode == 2
     assert errors.splitlines()[-1] == (
         f"error: {tmp_path}/both: another process is answering a test set there; wait until it has ended"
@@ -138,7 +138,7 @@ def test_a_clip_that_disappears_is_recorded_and_the_others_are_answered(start, m
     process.send_signal(signal.SIGSTOP)
     (dataset / records[19].video).unlink()
     process.send_signal(signal.SIGCONT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     predictions = read_predictions(tmp_path / "gone/test_predictions.jsonl")
     assert [one.status for one in predictions] == ["ok"] * 19 + ["failed"]
     assert predictions[19].error == f"{dataset}/squats/clip 19.mp4: no such file"
@@ -148,6 +148,6 @@ def test_a_clip_that_disappears_is_recorded_and_the_others_are_answered(start, m
 
     (dataset / records[19].video).symlink_to(many / records[19].video)
     again = start("gone", *flags)
-    output, errors = again.communicate(timeout=120)
+    output, errors = again.communicate(timeout=600)
     assert again.returncode == 0, errors
     assert "tuned: 19 of 20 answers are in" in output and "answering 1 clips" in output

@@ -78,7 +78,7 @@ def ask(hub, tmp_path):
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,
         )
         assert done.returncode == 0, done.stderr
         noise = [line for line in done.stderr.splitlines() if not line.startswith("downloading org/")]

@@ -283,7 +283,7 @@ def test_towers_come_from_the_hub_once_and_offline_from_its_cache(tmp_path, lack
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=300,
+                timeout=900,
             )
             assert done.returncode == 0, done.stderr
             return json.loads(done.stdout)

@@ -81,7 +81,7 @@ def start(checkout: Path, *arguments: str, **changes: str) -> subprocess.Popen[s
 def set_up(checkout: Path, *arguments: str, **changes: str) -> tuple[int, str, str]:
     """Run setup_env.sh from a foreign folder; return its exit code, output and log."""
     process = start(checkout, *arguments, **changes)
-    output, log = process.communicate(timeout=120)
+    output, log = process.communicate(timeout=600)
     return process.returncode, output, log
 
 
@@ -119,7 +119,7 @@ def test_setup_goes_on_after_it_was_killed(checkout: Path) -> None:
 @pytest.mark.slow
 def test_two_setups_at_once_install_once(checkout: Path) -> None:
     both = [start(checkout, "--print-python") for _ in range(2)]
-    results = [process.communicate(timeout=120) for process in both]
+    results = [process.communicate(timeout=600) for process in both]
     assert [output for output, _ in results] == [f"{checkout}/.venv/bin/python\n"] * 2, results
     assert sum("installing" in log for _, log in results) == 1
 

@@ -121,7 +121,7 @@ def upload(start):
 
     def run(*flags, **variables):
         process = start(COMMAND, "--repo_name", "coach", *flags, **variables)
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=600)
         return process.returncode, output, errors
 
     return run

@@ -63,7 +63,7 @@ def read_back(start, adapter, repo=REPO, is_adapter=True, tolerance=0, base=BASE
     """Load what was uploaded, with formcoach and with plain PEFT, and compare its answers."""
     options = {"base": str(base), "adapter": str(adapter), "repo": repo, "is_adapter": is_adapter, "frames": frames}
     process = start("-c", READ_BACK.format(**options, tolerance=tolerance), OMP_NUM_THREADS="1")
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
 
 
@@ -119,7 +119,7 @@ def test_a_test_set_is_answered_by_a_model_of_the_hub(hub, upload, start, run_di
     flags = ["--test_json", tmp_path / "test.jsonl", "--data_path", tmp_path / "dataset", "--no-bert", "--compare"]
     folder = tmp_path / "results"
     process = start(TEST_SET, "--hf_repo", REPO, "--output_dir", folder, "--max_new_tokens", 4, *flags)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert {path.name for path in folder.iterdir()} >= {"base_predictions.jsonl", "test_predictions.jsonl"}
     assert f"--model_path {REPO}" in output
@@ -164,7 +164,7 @@ def test_it_asks_on_a_terminal(hub, tmp_path, run_directory, answer, code):
         text=True,
     )
     os.write(ours, f"{answer}\n".encode())
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     os.close(ours)
     os.close(theirs)
     assert process.returncode == code, errors

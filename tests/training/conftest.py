@@ -79,7 +79,7 @@ class Project:
         return said(self.start(*flags, launcher=launcher, **variables))
 
 
-def said(process: subprocess.Popen, timeout: float = 120) -> tuple[int, str, str]:
+def said(process: subprocess.Popen, timeout: float = 600) -> tuple[int, str, str]:
     """Wait for the trainer; return exit code, output and errors, without what a slow computer shows of its progress."""
     output, errors = process.communicate(timeout=timeout)
     return process.returncode, output, re.sub(r"^[a-z ]+: \d+/\d+\n", "", errors, flags=re.MULTILINE)

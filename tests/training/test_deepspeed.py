@@ -71,7 +71,7 @@ def on_two_machines(project, name, *flags, processes="1"):
 
 def ends(machines):
     """Wait for the commands; return the exit code, the output and the errors of each."""
-    return [said(machine, timeout=150) for machine in machines]
+    return [said(machine, timeout=600) for machine in machines]
 
 
 def test_zero2_in_two_processes_equals_plain_pytorch_in_one(shared, plain) -> None:

@@ -69,7 +69,7 @@ class Trainings:
 
     def close(self) -> None:
         self._server.stdin.close()
-        self._server.wait(timeout=30)
+        self._server.wait(timeout=200)
         self._server.stdout.close()
 
 

@@ -68,7 +68,7 @@ def test_interrupt_leaves_the_last_complete_checkpoint(project, number) -> None:
     run = project.root / "run"
     wait_for(run / project.small.checkpoint(3), process)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 2
     newest = project.small.checkpoint(project.small.steps(run)[-1])
     assert errors == f"error: interrupted; run/{newest} is complete, --resume continues there\n"
