@@ -48,7 +48,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("sizes", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param(sizes, id=name, marks=[pytest.mark.slow] if name == "two-digit layers" else [])
+        for name, sizes in CASES.items()
+    ],
+)
 def test_other_sizes_compute_what_is_written_down(tmp_path, sizes):
     folder = write_mobile(tmp_path / "other", **sizes)
     model, processor = load_model(folder, dtype="float32", device="cpu")
