@@ -25,8 +25,6 @@ from formcoach.models.mobilevideogpt.towers import HALF_AN_ENCODER, borrow
 from formcoach.models.opening import Checkpoints, Outline, check_vocabulary, empty_model
 from formcoach.models.weights import REMEDY
 
-MOST = 1000  # frames of a clip, or tokens along a side; a configuration with more is damaged
-
 
 def outline(folder: Path) -> Outline:
     """Return a checkpoint without its weights, which need not be there.
@@ -135,9 +133,6 @@ def _build_config(path: Path, values: dict[str, Any]) -> MobileVideoGPTConfig:
         config = MobileVideoGPTConfig.from_dict(values)
     except (StrictDataclassError, ValueError, TypeError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())[:200]}. {REMEDY}") from None
-    for name in ("frames", "chunk", "selected", "pooled", "video_side", "image_side"):
-        if not 1 <= getattr(config, name) <= MOST:
-            raise UserError(f"{path}: {name} is {getattr(config, name)}, but has to be from 1 to {MOST}. {REMEDY}")
     tokens = config.selected * config.pooled**2  # of a chunk, which the projector sees as one square
     if math.isqrt(tokens) ** 2 != tokens:
         raise UserError(f"{path}: selected {config.selected} times pooled {config.pooled} is no square. {REMEDY}")
