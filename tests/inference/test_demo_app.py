@@ -8,9 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
-from inference.conftest import write_clip
-from inference.test_asking import damage
-from inference.test_commands import command
 
 from formcoach.errors import UserError
 from formcoach.inference.app.gate import Gate
@@ -20,6 +17,9 @@ from formcoach.inference.app.page import Page
 from formcoach.inference.app.server import build
 from formcoach.inference.app.uploads import MOST, Uploads
 from formcoach.inference.app.writing import BASE, ONLY, TUNED, Writer
+from inference.conftest import write_clip
+from inference.test_asking import damage
+from inference.test_commands import command
 
 QUESTION = "What is wrong?"
 
