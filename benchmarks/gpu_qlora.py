@@ -102,13 +102,14 @@ def load(checkpoint: Path, quantization: str | None, device: str) -> tuple[Any, 
     import argparse
     from dataclasses import replace
 
-    from formcoach.config import Recipe, resolve
+    from formcoach.config import Defaults, Recipe, resolve
     from formcoach.training.flags import add_training_flags
     from formcoach.training.trainable import load_trainable
 
     parser = argparse.ArgumentParser()
     add_training_flags(parser)
-    config = resolve(parser.parse_args(["--freeze-vit"]), str(checkpoint), Recipe(), None)
+    defaults = Defaults(str(checkpoint), Recipe(), datasets="none.json", work_dir="none")
+    config = resolve(parser.parse_args(["--freeze-vit"]), defaults, None)
     model, processor = load_trainable(replace(config, dtype="bfloat16", quantization=quantization), device)
     return model.train(), processor
 

@@ -107,7 +107,7 @@ def load(variant: str, checkpoint: Path, dtype: str, device: str) -> tuple[Any, 
 
     import torch
 
-    from formcoach.config import Recipe, resolve
+    from formcoach.config import Defaults, Recipe, resolve
     from formcoach.training.flags import add_training_flags
     from formcoach.training.trainable import load_trainable
 
@@ -115,7 +115,8 @@ def load(variant: str, checkpoint: Path, dtype: str, device: str) -> tuple[Any, 
     add_training_flags(parser)
     share = "0.6" if variant.endswith(LESS) else "1"
     flags = ["--freeze-vit", "--deepspeed", "none", "--selective-recompute", share]
-    config = replace(resolve(parser.parse_args(flags), str(checkpoint), Recipe(), None), dtype=DTYPES[dtype])
+    defaults = Defaults(str(checkpoint), Recipe(), datasets="none.json", work_dir="none")
+    config = replace(resolve(parser.parse_args(flags), defaults, None), dtype=DTYPES[dtype])
     torch.manual_seed(0)
     model, processor = load_plain(config, device) if variant == PLAIN else load_trainable(config, device)
     for parameter in model.parameters():
