@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from clip_scenes import film, scene
-from resized import resized_8b
+from resized import resized_05b, resized_8b
 
 from formcoach.data.annotations import Conversation, Turn, write_conversations
 
@@ -54,6 +54,28 @@ def test_real_size_on_a_small_checkpoint(tmp_path):
     for phase in ("load", "add adapters", "training step 1", "training step 2", "answer, 16 tokens"):
         assert re.search(rf"^{phase} +\d+\.\d +\d+\.\d\d", output, re.MULTILINE)
     assert re.search(r"peak \d+\.\d\d GB, estimated \d+\.\d\d GB", output)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is told by Linux only")
+def test_real_size_of_the_other_family(tmp_path):
+    from formcoach.models.mobilevideogpt.random_checkpoint import write_random_checkpoint
+
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 64}
+    language = layers | {"num_key_value_heads": 1, "vocab_size": 400}
+    config = resized_05b({"depth": 1, "embed_dim": 32}, layers | {"image_size": 64}, language)
+    write_random_checkpoint(tmp_path / "checkpoint", config)
+    flags = "--family", "mobilevideogpt", "--checkpoint", tmp_path / "checkpoint", "--device", "cpu"
+    code, output, errors = benchmark("real_size.py", *flags)
+    assert code == 0, errors
+    losses = [float(loss) for loss in re.findall(r"loss (\d+\.\d+)", output)]
+    assert losses[1] < losses[0]
+    towers = ("CLIP, 16 frames", "frame selection", "VideoMamba, 8 frames", "connectors")
+    for phase in ("load", *towers, "add adapters", "training step 1", "training step 2", "answer, 32 tokens"):
+        assert re.search(rf"^{phase} +\d+\.\d +\d+\.\d\d", output, re.MULTILINE)
+    assert "2402 visual tokens" in output
+    assert re.search(r"peak \d+\.\d\d GB, estimated \d+\.\d\d GB", output)
+    code, _, errors = benchmark("real_size.py", *flags, "--frames", 32)
+    assert code == 2 and "Mobile-VideoGPT looks at 16 frames" in errors
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is told by Linux only")
