@@ -154,12 +154,19 @@ def _part(file: ClipFile, start: float | None, end: float | None) -> tuple[int, 
 def _read(file: ClipFile, wanted: list[int], reader: str, seconds: float) -> np.ndarray:
     """Return frames in the order of their numbers, (T, H, W, 3)."""
     found = None
-    if importlib.util.find_spec(READERS[reader]) is not None and file.is_plain and _is_unicode(file.path):
+    if _is_installed(READERS[reader]) and file.is_plain and _is_unicode(file.path):
         if reader == "decord" and _decord_seeks_right(file):
             found = decode_with_decord(file.path, wanted, file.info.frames, seconds)
         elif reader == "opencv":
             found = _read_with_opencv(file, wanted, seconds)
     return _read_with_pyav(file, wanted, seconds) if found is None else found
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # another thread is importing it: meanwhile OpenCV has no specification
+        return True
 
 
 def _is_unicode(path: str | Path) -> bool:

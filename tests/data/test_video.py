@@ -205,6 +205,20 @@ def test_no_decoder_is_loaded_before_a_clip_is_read():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_reader_that_another_thread_is_just_importing_is_used(tmp_path, write_clip, monkeypatch):
+    path = write_clip(tmp_path / "clip.mp4")
+    opened = []
+    capture = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *how: opened.append(how) or capture(*how))
+
+    def importing(name):
+        raise ValueError(f"{name}.__spec__ is None")
+
+    monkeypatch.setattr("importlib.util.find_spec", importing)
+    assert len(read_clip(path, select(4), "opencv").frames) == 4
+    assert opened
+
+
 def test_nothing_behind_the_last_frame_is_decoded(tmp_path, write_clip):
     path = write_clip(tmp_path / "clip.mp4", frames=60, size=(320, 240), options={"bf": "0", "g": "1"})
     with av.open(str(path)) as container:
