@@ -23,7 +23,7 @@ from formcoach.files import read_json
 from formcoach.models.clip_processor import TURN_END, TURN_START, ClipProcessor, bicubic
 from formcoach.models.family import Family, RunLayout
 from formcoach.models.opening import Checkpoints, Outline, empty_model
-from formcoach.models.sizes import ModelSizes, Tower
+from formcoach.models.sizes import Held, ModelSizes, Tower
 from formcoach.models.weights import REMEDY
 
 LOOK = "<look>"
@@ -88,6 +88,7 @@ class PatchworkForCoaching(PreTrainedModel, GenerationMixin):
     def forward(
         self,
         input_ids: Tensor,
+        attention_mask: Tensor | None = None,
         views: Tensor | None = None,
         glances: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -100,7 +101,7 @@ class PatchworkForCoaching(PreTrainedModel, GenerationMixin):
         if glances is not None:
             seen = self.bridge(glances.to(self.bridge.weight.dtype)).to(embedded.dtype)
             embedded = embedded.masked_scatter((input_ids == self.config.image_token_id)[..., None], seen)
-        out = self.speaker(inputs_embeds=embedded, **kwargs)
+        out = self.speaker(inputs_embeds=embedded, attention_mask=attention_mask, **kwargs)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         return CausalLMOutputWithPast(
             logits=self.lm_head(out.last_hidden_state[:, kept]), past_key_values=out.past_key_values
@@ -169,14 +170,19 @@ def sizes(path: Path) -> ModelSizes:
         vision_other=0,
         patch_tokens=(SIDE // PATCH) ** 2,
         image_size=SIDE,
-        merged_channels=WIDTH,
-        merged_tokens=1,
+        views=1,
+        frame_group=GROUP,
+        group_tokens=GROUP,
+        frame_words=0,
+        features=GROUP * WIDTH,
+        seeing=(Held(GROUP * 3 * SIDE**2),),
+        vision_kept=Held(),
         connector=(WIDTH + 1) * width,
+        connector_kept=Held(),
         language=Tower(layers, width, text["num_attention_heads"], width, mlp, gated=True),
         language_other=(2 * layers + 1) * width,
         vocabulary=text["vocab_size"],
         tied=False,
-        frame_tokens=1,
     )
 
 

@@ -18,12 +18,14 @@ def adapter(run, step):
     return (checkpoint(run, step) / "adapter_model.safetensors").read_bytes()
 
 
-def forget_after(run, step):
+def forget_after(small, run, step):
     """Leave a run as a kill shortly after the checkpoint `step` does."""
-    for folder in run.glob("step_*"):
-        if int(folder.name.removeprefix("step_")) > step:
-            shutil.rmtree(folder)
-    (run / ".step_9.abcd.tmp").mkdir()
+    for later in small.steps(run):
+        if later > step:
+            shutil.rmtree(checkpoint(run, later))
+    if small.family.runs.last is not None:
+        shutil.rmtree(run / small.family.runs.last)
+    (run / f".{small.checkpoint(9)}.abcd.tmp").mkdir()
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9, "lo')
 
@@ -33,7 +35,7 @@ def test_resumed_run_equals_the_uninterrupted_one(project, logged, step) -> None
     run = project.train(*FLAGS)
     losses, validation, last = logged(run, "loss"), logged(run, "val_loss"), adapter(run, 6)
     best = (run / "best.json").read_text()
-    forget_after(run, step)
+    forget_after(project.small, run, step)
     project.train(*FLAGS, "--resume")
     assert adapter(run, 6) == last
     assert logged(run, "loss") == losses
@@ -112,7 +114,7 @@ def test_finished_run_is_not_trained_again(project, capsys) -> None:
 
 def test_equal_run_is_reused_and_another_is_not(project, steps) -> None:
     run = project.train("--max-steps", 2)
-    forget_after(run, 1)
+    forget_after(project.small, run, 1)
     project.train("--max-steps", 2, "--reuse", "--num-workers", 1)
     assert steps(run) == [1, 2]
     project.train("--max-steps", 1, "--reuse")
