@@ -66,7 +66,7 @@ def read_sources(path: Path) -> list[Source]:
     """
     path = Path(path)
     entries = read_json(path, PREPARE)
-    if isinstance(entries, list):
+    if isinstance(entries, list) and entries:
         return [Source(path.stem, path.parent, path, (), 1.0, AUTO, "all")]
     if not isinstance(entries, dict) or not entries:
         raise UserError(f"{path}: names no data set. {PREPARE}")

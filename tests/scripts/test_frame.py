@@ -174,7 +174,9 @@ def test_script_is_clean_short_and_executable(script: Path) -> None:
     assert "set -euo pipefail" in text
     subprocess.run(["bash", "-n", str(script)], check=True)
     if SHELLCHECK:
-        found = subprocess.run([SHELLCHECK, str(script)], capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            [SHELLCHECK, "-x", str(script)], cwd=PROJECT, capture_output=True, text=True, check=False
+        )
         assert found.returncode == 0, found.stdout
 
 
@@ -246,7 +248,9 @@ def test_what_is_imported_is_required() -> None:
     distributions = packages_distributions()
     imported = {canonicalize_name(package) for module in imports for package in distributions.get(module, [module])}
     required = {canonicalize_name(requirement.name) for requirement in ranges("REQUIRED")}
-    assert imported <= required | {canonicalize_name(requirement.name) for requirement in ranges("WANDB", "DEMO")}
+    optional = {canonicalize_name(requirement.name) for requirement in ranges("WANDB", "DEMO")}
+    kernels = {"mamba-ssm", "causal-conv1d"}  # used where they import; pip builds them against the torch that is there
+    assert imported <= required | optional | kernels
     assert required - imported <= {"accelerate", "bitsandbytes", "tensorboard"}  # transformers imports these
 
 

@@ -88,6 +88,7 @@ def test_setting_of_mobile_videogpt_becomes_a_flag(tmp_path, variable, flag) -> 
     assert flag in line and "-1" in line
 
 
+@pytest.mark.parametrize("small", ["mobilevideogpt"], indirect=True)
 def test_mobile_videogpt_finds_its_data_and_folder(project) -> None:
     root = project.root
     for split in ("train", "val"):
