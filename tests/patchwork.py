@@ -44,6 +44,10 @@ class PatchworkConfig(PreTrainedConfig):
         """Return how many tokens the model makes of so many frames."""
         return frames
 
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """Return what `generate` keeps its cache for."""
+        return self.speaker
+
 
 class Eyes(nn.Module):
     """The vision tower."""
