@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small_models import checkpoint
+from small_models import ONE, checkpoint
 
 from formcoach.config import Defaults, Recipe, resolve
 from formcoach.data.dataset import read_samples
@@ -145,6 +145,7 @@ def test_clip_that_vanishes_during_the_training_is_named(project, monkeypatch) -
         project.train("--max-steps", 3, "--num-workers", 1)
 
 
+@ONE
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -200,6 +201,7 @@ def test_work_dir_that_cannot_be_written(project) -> None:
         project.train("--work-dir", blocked / "run")
 
 
+@ONE
 @pytest.mark.parametrize(
     ("content", "message"),
     [
