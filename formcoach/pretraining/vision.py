@@ -47,7 +47,7 @@ def read_poses(system: TinySystem, drawn: Drawn, held_out: Drawn, plan: Pretrain
     torch.manual_seed(plan.seed + 1)
     frames, poses = drawn.frames.flatten(0, 1), drawn.poses.flatten(0, 1)
     joints = system.in_view(drawn.joints).flatten(0, 1)
-    _, patches, channels = system.patches(system.pixels(frames[:1])).shape
+    _, patches, channels = system.patches(system.pixels(frames[: system.frames])).shape
     reader = PoseReader(channels, math.isqrt(patches))
     trained = [system.tower, reader]
     optimizer, schedule = make_optimizer(trained, plan.lr, plan.pose_steps)
