@@ -13,6 +13,7 @@ set -euo pipefail
 
 # shellcheck source=scripts/preamble.sh
 source "$(dirname "${BASH_SOURCE[0]}")/preamble.sh"
+PYTHON="$(bash "$ROOT/scripts/setup_env.sh" --print-python)"
 
 exec "$PYTHON" "$ROOT/utils/initialize_dataset.py" \
   --dataset-dir "$DATASET_DIR" \

@@ -12,9 +12,8 @@ set -euo pipefail
 # shellcheck source=scripts/preamble.sh
 source "$(dirname "${BASH_SOURCE[0]}")/preamble.sh"
 export DATASET_DIR OUTPUT_DIR
-reuse=--reuse
+reuse=--reuse skip=() family=() frozen=yes # what concerns more than the training
 if [[ "${1:-}" == "--fresh" ]]; then reuse=""; shift; fi
-skip=() family=() frozen=yes # what concerns more than the training
 for number in $(seq $#); do
     case "${!number}" in
         --skip-bad-clips) skip=("${!number}") ;;
@@ -25,6 +24,7 @@ for number in $(seq $#); do
 done
 step() { printf '\n== %s ==\n' "$*"; }
 step "1/5 environment"
+PYTHON="$(bash "$ROOT/scripts/setup_env.sh" --print-python)"
 bash "$ROOT/scripts/run_trainer.sh" --set-up-only "$@" # the trainer's own, with --engine, is made or asked for now
 
 step "2/5 data"

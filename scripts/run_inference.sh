@@ -12,6 +12,7 @@ set -euo pipefail
 
 # shellcheck source=scripts/preamble.sh
 source "$(dirname "${BASH_SOURCE[0]}")/preamble.sh"
+PYTHON="$(bash "$ROOT/scripts/setup_env.sh" --print-python)"
 
 exec "$PYTHON" "$ROOT/utils/test_inference.py" --compare --report \
     --project_dir "${PROJECT:-.}" \

@@ -9,6 +9,7 @@ set -euo pipefail
 
 # shellcheck source=scripts/preamble.sh
 source "$(dirname "${BASH_SOURCE[0]}")/preamble.sh"
+PYTHON="$(bash "$ROOT/scripts/setup_env.sh" --print-python)"
 
 exec "$PYTHON" "$ROOT/utils/verify_setup.py" \
     --dataset-dir "$DATASET_DIR" \
