@@ -12,14 +12,14 @@ set -euo pipefail
 # shellcheck source=scripts/preamble.sh
 source "$(dirname "${BASH_SOURCE[0]}")/preamble.sh"
 export DATASET_DIR OUTPUT_DIR
-reuse=--reuse skip=() family=() frozen=yes # what concerns more than the training
+reuse=--reuse skip=() model=() frozen=yes # what concerns more than the training
 if [[ "${1:-}" == "--fresh" ]]; then reuse=""; shift; fi
 for number in $(seq $#); do
     case "${!number}" in
         --skip-bad-clips) skip=("${!number}") ;;
         --lora-vit | --lora_vit) frozen="" ;;
-        --family) next=$((number + 1)); family=("${!number}" "${!next:-}") ;;
-        --family=*) family=("${!number}") ;;
+        --family | --model) next=$((number + 1)); model+=("${!number}" "${!next:-}") ;;
+        --family=* | --model=*) model+=("${!number}") ;;
     esac
 done
 step() { printf '\n== %s ==\n' "$*"; }
@@ -41,7 +41,7 @@ done
 if [[ "$stale" ]]; then bash "$ROOT/scripts/initialize_dataset.sh" --yes ${skip[@]+"${skip[@]}"}; else echo "$train is newer than the labels: kept"; fi
 
 step "3/5 check"
-bash "$ROOT/scripts/verify_qved_setup.sh" ${family[@]+"${family[@]}"}
+bash "$ROOT/scripts/verify_qved_setup.sh" ${model[@]+"${model[@]}"}
 
 step "4/5 training"
 cache=() # 2 GB at most for the 8B; flags come after it and win

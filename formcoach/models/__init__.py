@@ -99,13 +99,20 @@ def export_model(path_or_id: str | Path, kind: str, output: Path, base: str | Pa
     return export(_family(location.base / "config.json"), location, kind, output)
 
 
-def family_of(path_or_id: str | Path) -> Family:
+def family_of(path_or_id: str | Path, key: str | None = None) -> Family:
     """Return the family of the model that `path_or_id` names, without loading its weights.
 
+    Args:
+        path_or_id: see `load_model`.
+        key: of the family that the user asks for besides; None: any will do.
+
     Raises:
-        UserError: it does not exist, or belongs to no known family.
+        UserError: it does not exist, belongs to no known family, or to another one than `key`.
     """
-    return _published(path_or_id) or _family(config_file(path_or_id))
+    family = _published(path_or_id) or _family(config_file(path_or_id))
+    if key is not None and family is not family_named(key):
+        raise UserError(f"--model {path_or_id} is not of --family {key}, but {family.name}; leave one flag out")
+    return family
 
 
 def recipe_for(path_or_id: str | Path) -> Recipe:

@@ -148,9 +148,7 @@ def _model(args: argparse.Namespace) -> tuple[str, list[str]]:
         raise UserError(
             f"--model {args.model}: is an adapter; name its base model, or continue its run with --resume-from"
         )
-    found = family_of(args.model)
-    if args.family is not None and found is not family_named(args.family):
-        raise UserError(f"--model {args.model} is not of --family {args.family}, but {found.name}; leave one flag out")
+    family_of(args.model, args.family)
     return args.model, []
 
 

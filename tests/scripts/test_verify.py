@@ -196,8 +196,17 @@ def test_the_command_ends_with_one_line_and_loads_no_torch(setup):
         "finally: assert not {'torch', 'transformers', 'cv2', 'decord'} & set(sys.modules)"
     )
     arguments = [PROJECT / "utils/verify_setup.py", "--dataset-dir", setup.dataset, "--output-dir", setup.splits]
-    arguments += ["--family", setup.family.key]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "✗ clips: 1 of 6 cannot be used" in done.stdout
-    assert done.stderr.startswith("error: training cannot start: ") and done.stderr.count("\n") == 1
+    for asked in (["--family", setup.family.key], ["--model", setup.family.tiny]):
+        command = [sys.executable, "-c", code, *arguments, *asked]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "✗ clips: 1 of 6 cannot be used" in done.stdout
+        assert ("data sets:" in done.stdout) == (setup.family.runs.conversations is None)
+        assert done.stderr.startswith("error: training cannot start: ") and done.stderr.count("\n") == 1
+
+
+def test_a_model_of_another_family_than_named_is_refused():
+    command = [PROJECT / "utils/verify_setup.py", "--family", "internvideo", "--model", "tiny-mobile"]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "tiny-mobile is not of --family internvideo, but Mobile-VideoGPT; leave one" in done.stderr
