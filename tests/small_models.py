@@ -4,6 +4,7 @@ A test that takes the fixture `small`, or one that is made from it, runs once fo
 tier unless the test asks for `EVERY`. `ONE` is for what would only repeat the same code at great cost.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,3 +108,11 @@ def change_vision_tower(small: SmallModel, folder: Path) -> None:
             if f"{name}." in tensor and tensor.endswith("layers.0.mlp.fc1.bias"):
                 tensors[tensor][0] += 1e-3
         save_file(tensors, path, {"format": "pt"})
+
+
+def change_vision_setting(small: SmallModel, folder: Path) -> None:
+    """Change a setting of the vision tower in a copy of a small model; the weights stay as they are."""
+    config = json.loads((folder / "config.json").read_text())
+    tower = "vision_config" if small.family is INTERNVIDEO else "image_config"
+    config[tower]["layer_norm_eps"] = 1e-3
+    write_json(folder / "config.json", config)

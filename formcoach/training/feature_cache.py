@@ -2,8 +2,9 @@
 
 Training then reads memory-mapped tensors: it neither decodes clips nor runs the vision tower. A file holds the features
 of one clip seen in one way. Its name is a hash of the clip's content, of the frames that are shown and of how they are
-changed; its folder's name one of the vision tower's weights, of the preprocessing and of the number format. So nothing
-is ever found for something else, runs can share a folder, and what is no longer used can simply be deleted.
+changed; its folder's name one of the vision tower's weights and settings, of the preprocessing and of the format of
+numbers. So nothing is ever found for something else, runs can share a folder, and what is no longer used can simply be
+deleted.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from formcoach.command import progress
@@ -37,6 +38,14 @@ from formcoach.models.family import Family
 
 VERSION = 1  # of the files
 _PAUSE = 0.2  # seconds
+_UNRELATED = {  # parts of a model's configuration that do not concern features
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "quantization_config",
+    "text_config",
+    "transformers_version",
+}
 _PATTERN = (5, 7, 3)  # height, width and colours of the frames on which the preprocessing is tried
 
 
@@ -139,7 +148,7 @@ class FeatureCache:
 
 def open_cache(
     folder: Path,
-    model: nn.Module,
+    model: Any,
     family: Family,
     processor: Any,
     infos: Mapping[Path, VideoInfo],
@@ -285,9 +294,10 @@ def _context(device: str, autocast: str | None) -> AbstractContextManager[object
     return nullcontext() if autocast is None else torch.autocast(device, getattr(torch, autocast))
 
 
-def _model_key(model: nn.Module, family: Family, processor: Any, autocast: str | None) -> str:
+def _model_key(model: Any, family: Family, processor: Any, autocast: str | None) -> str:
     """Return a hash of all that decides what the vision tower makes of frames."""
-    digest = hashlib.sha256(f"{VERSION} {family.name} {autocast}".encode())
+    settings = json.dumps(_settings(model.config.to_dict()), sort_keys=True, default=str)
+    digest = hashlib.sha256(f"{VERSION} {family.name} {autocast} {settings}".encode())
     shape = (family.frame_group, *_PATTERN)
     frames = (np.arange(math.prod(shape)) * 37 % 256).astype(np.uint8).reshape(shape)
     for name, tensor in processor.visual_inputs(frames).items():
@@ -298,6 +308,15 @@ def _model_key(model: nn.Module, family: Family, processor: Any, autocast: str |
             digest.update(f"{name} {tensor.dtype}".encode())
             digest.update(_bytes(tensor))
     return digest.hexdigest()[:20]
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a configuration says beside the weights, such as which of the vision tower's layers is used."""
+    return {
+        name: _settings(value) if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if name not in _UNRELATED
+    }
 
 
 def _bytes(tensor: Tensor) -> memoryview:

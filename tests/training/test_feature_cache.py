@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small_models import ONE, change_vision_tower
+from small_models import ONE, change_vision_setting, change_vision_tower
 
 from formcoach.errors import UserError
 from formcoach.models import load_model, sizes_for
@@ -89,6 +89,9 @@ def test_what_decides_the_features_decides_their_file(project, capsys) -> None:
     change_vision_tower(project.small, base)
     train(project, "--model", base)
     assert len(list((project.root / "features").glob("*/"))) == 2
+    change_vision_setting(project.small, base)  # the weights are the same
+    train(project, "--model", base)
+    assert len(list((project.root / "features").glob("*/"))) == 3
 
 
 def test_damaged_features_are_computed_again(project, logged) -> None:
