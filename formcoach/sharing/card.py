@@ -16,9 +16,11 @@ from formcoach.sharing.origin import ModelScores, Origin, RunScores
 TEMPLATE = Path(__file__).resolve().parents[1] / "assets" / "sharing" / "model_card.md.jinja"
 TAG = "formcoach"  # tells on the hub that we wrote a card
 
-_LICENCES = {  # as their authors state them on the hub
+_LICENCES = {  # as their authors state them on the hub or in their repository
     "OpenGVLab/InternVideo2_5_Chat_8B": "apache-2.0",
     "OpenGVLab/InternVL_2_5_HiCo_R16": "apache-2.0",
+    "Amshaker/Mobile-VideoGPT-0.5B": "cc-by-nc-sa-4.0",
+    "Amshaker/Mobile-VideoGPT-1.5B": "cc-by-nc-sa-4.0",
 }
 _TINY_LICENCE = "apache-2.0"  # formcoach's own
 _MEANINGS = {  # of the measures on a card

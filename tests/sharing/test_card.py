@@ -28,6 +28,8 @@ def test_the_hub_reads_its_head(trained, tmp_path):
     known = "OpenGVLab/InternVideo2_5_Chat_8B"
     head = ModelCard(card_of(trained / "step_4", tmp_path, known)).data
     assert (head.base_model, head.license, head.get("license_name")) == (known, "apache-2.0", None)
+    card = card_of(trained / "step_4", tmp_path, "Amshaker/Mobile-VideoGPT-0.5B")
+    assert ModelCard(card).data.license == "cc-by-nc-sa-4.0" and "rules out commercial use" in card
     head = ModelCard(card_of(BASE, tmp_path)).data
     assert (head.library_name, head.get("base_model_relation")) == ("transformers", "finetune")
 
