@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import BatchFeature, PreTrainedTokenizerFast
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from formcoach.data.convert import MOBILE_QUESTION
@@ -58,6 +58,7 @@ class MobileVideoGPTProcessor(ClipProcessor[ProcessorSettings]):
     image_token = IMAGE_TOKEN
     control_tokens = CONTROL_TOKENS
     settings_type = ProcessorSettings
+    of_model = ("image_size", "visual_tokens", "max_frames")
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, settings: ProcessorSettings) -> None:
         super().__init__(tokenizer, settings)
@@ -81,16 +82,19 @@ class MobileVideoGPTProcessor(ClipProcessor[ProcessorSettings]):
             )
 
     def select_frames(self, frame_count: int, fps: float) -> list[int]:
-        """Return the indices of the frames to take: one a second, or more of a short clip, spread evenly.
+        """Return the indices of the frames to take.
 
-        A clip with fewer frames than the model takes gives its last one again and again.
+        That is one a second, as many as the model takes of them spread over a long clip; a clip too short for that
+        gives frames at the widest even stride that yields enough. One with fewer frames than the model takes gives
+        all, and its last one again and again.
         """
         most = self.settings.max_frames
         places = range(0, frame_count, max(round(fps), 1))
-        if len(places) < most:
-            places = range(0, frame_count, max(frame_count // most, 1))
-        chosen = np.linspace(0, len(places) - 1, min(most, len(places))).astype(int)
-        return [places[place] for place in chosen] + [places[-1]] * (most - len(chosen))
+        if len(places) >= most:
+            return [places[place] for place in np.linspace(0, len(places) - 1, most).astype(int)]
+        count = min(most, frame_count)
+        stride = max((frame_count - 1) // max(count - 1, 1), 1)
+        return [stride * place for place in range(count)] + [frame_count - 1] * (most - count)
 
     def prompt(self, question: str, frames: int, duration: float | None = None) -> str:
         """Return the prompt for a clip, up to where the answer begins; it tells neither frames nor duration.
@@ -98,6 +102,13 @@ class MobileVideoGPTProcessor(ClipProcessor[ProcessorSettings]):
         With 0 frames it is a question about nothing.
         """
         return self._prompt(question, self.settings.visual_tokens if frames else 0)
+
+    def __call__(
+        self, frames: np.ndarray, question: str, duration: float | None = None, answer: str | None = None
+    ) -> BatchFeature:
+        """See `ClipProcessor`."""
+        self._check_count(len(frames))
+        return super().__call__(frames, question, duration, answer)
 
     def resize(self, frames: np.ndarray) -> np.ndarray:
         """Return both views: (T, height, width, 3) -> (2 T, image_size, image_size, 3), squeezed ones first."""
@@ -118,8 +129,7 @@ class MobileVideoGPTProcessor(ClipProcessor[ProcessorSettings]):
         """Return both views, normalised: (T, height, width, 3) uint8 -> (2 T, 3, image_size, image_size) float32."""
         views = self.resize(frames)
         count = self.settings.max_frames
-        if len(views) != 2 * count:
-            raise ValueError(f"{len(views) // 2} frames are not the {count} that the model takes")
+        self._check_count(len(views) // 2)
         return torch.cat([self._for_video(views[:count]), self._for_images(views[count:])])
 
     def sample_lengths(self, question: str, frames: int, duration: float | None, answer: str) -> tuple[int, int, int]:
@@ -128,6 +138,10 @@ class MobileVideoGPTProcessor(ClipProcessor[ProcessorSettings]):
         ids = self.tokenizer(prompt).input_ids
         whole, _ = self.with_answer(prompt, ids, answer)
         return len(ids) - 1, self.settings.visual_tokens, len(whole) - len(ids)
+
+    def _check_count(self, count: int) -> None:
+        if count != self.settings.max_frames:
+            raise ValueError(f"{count} frames are not the {self.settings.max_frames} that the model takes")
 
     def _prompt(self, question: str, placeholders: int) -> str:
         messages = [
