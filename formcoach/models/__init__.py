@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,7 @@ def load_model(
 
     check_base(location)
     model, processor = family.checkpoints().load(location.base, precision)
-    return load_adapter(model, location.adapter), type(processor).from_pretrained(location.adapter)
+    return load_adapter(model, location.adapter), processor.of_adapter(location.adapter)
 
 
 def export_model(path_or_id: str | Path, kind: str, output: Path, base: str | Path | None = None) -> "Exported":
@@ -118,8 +118,8 @@ def family_of(path_or_id: str | Path, key: str | None = None) -> Family:
 def recipe_for(path_or_id: str | Path) -> Recipe:
     """Return what a model is trained with where the user says nothing.
 
-    That is its family's recipe, with the values of the `recipe.json` beside its `config.json` on top, if there is one;
-    the published checkpoints have none.
+    That is its family's recipe, with the number of frames that the model takes if it takes one only, and on top the
+    values of the `recipe.json` beside its `config.json`, if there is one; the published checkpoints have none.
 
     Raises:
         UserError: the model does not exist, or its `recipe.json` has a value that a recipe does not have.
@@ -127,7 +127,11 @@ def recipe_for(path_or_id: str | Path) -> Recipe:
     if family := _published(path_or_id):
         return family.recipe
     config = config_file(path_or_id)
-    recipe = _family(config).recipe
+    family = _family(config)
+    recipe = family.recipe
+    if not family.free_frames:
+        count = family.sizes(config).frame_group
+        recipe = replace(recipe, min_frames=count, max_frames=count)
     path = config.with_name(RECIPE_FILE)
     if not path.is_file():
         return recipe

@@ -41,6 +41,7 @@ class ClipProcessor(ABC, Generic[Settings]):
         image_token: the placeholder of a visual token.
         control_tokens: what no question or answer may contain.
         settings_type: of `settings`, stored as `processor_config.json`; it has `min_frames`, `max_frames`, `question`.
+        of_model: names of those settings that the model dictates.
         min_frames: fewest frames taken of a clip; may be set.
         max_frames: most frames taken of a clip; may be set.
         question: what is asked about a clip where nobody asks anything else.
@@ -53,6 +54,7 @@ class ClipProcessor(ABC, Generic[Settings]):
     image_token: ClassVar[str]
     control_tokens: ClassVar[tuple[str, ...]]
     settings_type: ClassVar[type[msgspec.Struct]]
+    of_model: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, settings: Settings) -> None:
         known = tokenizer.get_added_vocab()
@@ -108,6 +110,35 @@ class ClipProcessor(ABC, Generic[Settings]):
         Raises:
             UserError: naming what does not.
         """
+
+    def check_fits(self, folder: Path, settings: Settings, placeholder_id: int) -> None:
+        """Refuse a processor that belongs to another model.
+
+        Args:
+            folder: where it was read, for messages.
+            settings: that fit the model.
+            placeholder_id: the token that the model replaces.
+
+        Raises:
+            UserError: naming the first setting that does not fit.
+        """
+        pairs = [(name, getattr(self.settings, name), getattr(settings, name)) for name in self.of_model]
+        for name, found, wanted in [*pairs, (f"the id of {self.image_token}", self.placeholder_id, placeholder_id)]:
+            if found != wanted:
+                raise UserError(
+                    f"{folder / SETTINGS_FILE}: {name} is {found}, but the model has {wanted}; "
+                    "copy all files from the same checkpoint"
+                )
+
+    def of_adapter(self, folder: Path) -> Self:
+        """Return the processor that was kept with an adapter of this one's model.
+
+        Raises:
+            UserError: see `from_pretrained`, or it belongs to another model.
+        """
+        found = self.from_pretrained(folder)
+        found.check_fits(folder, self.settings, self.placeholder_id)
+        return found
 
     def stored_settings(self) -> Settings:
         """Return the settings as they are now."""

@@ -78,7 +78,7 @@ def export(family: Family, location: Location, kind: str, output: Path) -> Expor
     merger, processor, notes = None, layout.processor, []
     if location.adapter is not None:
         merger = Merger(family.checkpoints().open(location.base).model, location.adapter)
-        processor = type(processor).from_pretrained(location.adapter)
+        processor = processor.of_adapter(location.adapter)
         notes = _frames_note(layout.processor, processor) if kind == "original" else []
     _check_space(output, layout)
     if kind == "original" and (base := location.on_hub):
@@ -107,7 +107,7 @@ def _export_adapter(location: Location, layout: Layout, output: Path) -> Exporte
     if location.adapter is None:
         raise UserError(f"{location.name}: is a base model without an adapter; use --format original or native")
     load_adapter(layout.model, location.adapter)
-    type(layout.processor).from_pretrained(location.adapter)
+    layout.processor.of_adapter(location.adapter)
     with replacing_folder(output) as folder:
         for path in _adapter_files(location.adapter):
             shutil.copyfile(path, folder / path.name)

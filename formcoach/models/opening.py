@@ -179,8 +179,26 @@ def empty_model(kind: type[Model], path: Path, config: Any) -> Model:
     try:
         with torch.device("meta"):
             return kind(config)
-    except (KeyError, ValueError, AssertionError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, ArithmeticError, AssertionError, RuntimeError) as error:
         raise UserError(f"{path}: no model can be built of it ({' '.join(str(error).split())}). {REMEDY}") from None
+
+
+def check_heads(path: Path, text: Any) -> None:
+    """Refuse a language model whose channels cannot be shared out to its heads, in pairs that are rotated.
+
+    Args:
+        path: of its `config.json`, for messages.
+        text: its configuration.
+
+    Raises:
+        UserError: naming the sizes.
+    """
+    width, heads, groups = text.hidden_size, text.num_attention_heads, text.num_key_value_heads
+    if width % (2 * heads) or heads % groups:
+        raise UserError(
+            f"{path}: hidden_size {width}, num_attention_heads {heads} and num_key_value_heads {groups} do not go "
+            f"together. {REMEDY}"
+        )
 
 
 def check_vocabulary(folder: Path, processor: Any, config: Any) -> None:

@@ -9,6 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from formcoach.errors import UserError
+from formcoach.files import read_json, write_json
 from formcoach.models import load_model
 from formcoach.models.adapters import add_lora, load_adapter, save_adapter
 from formcoach.models.internvideo import INTERNVIDEO
@@ -170,3 +171,12 @@ def test_a_damaged_adapter_is_named(tmp_path):
     with pytest.raises(UserError, match="the adapter cannot be loaded") as caught:
         load_model(tmp_path, device="cpu")
     assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_whose_processor_is_of_another_model_is_refused(tmp_path):
+    model, processor = adapted()
+    save_adapter(model, processor, tmp_path)
+    settings = read_json(tmp_path / "processor_config.json", "")
+    write_json(tmp_path / "processor_config.json", settings | {"tokens_per_frame": 64})
+    with pytest.raises(UserError, match=r"processor_config.json: tokens_per_frame is 64, but the model has 16"):
+        load_model(tmp_path, device="cpu")

@@ -122,7 +122,9 @@ def refusal(folder):
         ({"num_hidden_layers": 10**9}, "Expected `int` <= 1000 - at `$.num_hidden_layers`"),
         ({"hidden_size": 0}, "Expected `int` >= 1 - at `$.hidden_size`"),
         ({"hidden_size": 36, "num_attention_heads": 5}, "config.json"),
-        ({"num_key_value_heads": 3}, "config.json"),
+        ({"num_key_value_heads": 3}, "num_attention_heads 4 and num_key_value_heads 3 do not go together"),
+        ({"num_attention_heads": 64}, "hidden_size 32, num_attention_heads 64 and num_key_value_heads 2 do not go"),
+        ({"num_attention_heads": 32}, "hidden_size 32, num_attention_heads 32"),  # one channel cannot be rotated
         ({"hidden_act": "nope"}, "Invalid enum value 'nope' - at `$.hidden_act`"),
         ({"vision_tower_config": {"depth": 10**9}}, "Expected `int` <= 1000 - at `$.vision_tower_config.depth`"),
         ({"vision_tower_config": {"embed_dim": -1}}, "Expected `int` >= 1 - at `$.vision_tower_config.embed_dim`"),
@@ -186,6 +188,7 @@ def test_a_tokenizer_of_another_model_is_named(tokenizer_files, tmp_path):
         ({"image_layer": 9}, "mm_vision_select_layer 9 is none of the image tower's 3 layers"),
         ({"video_width": VIDEO["embed_dim"] + 1}, "but config.json asks for"),
         ({"frames": "many"}, "config.json"),
+        ({"image_token_id": 5}, "the id of <image> is "),
     ],
 )
 def test_own_configurations_that_do_not_fit(tmp_path, change, message):

@@ -7,12 +7,10 @@ no second copy in memory or on disk.
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from huggingface_hub.errors import StrictDataclassError
 
 from formcoach.errors import UserError
 from formcoach.files import read_json
-from formcoach.models.clip_processor import SETTINGS_FILE
 from formcoach.models.internvideo.configuration import InternVideoConfig
 from formcoach.models.internvideo.conversion import CONVERSIONS
 from formcoach.models.internvideo.modeling import UNUSED_TENSORS, InternVideoForConditionalGeneration
@@ -25,7 +23,7 @@ from formcoach.models.internvideo.original import (
 from formcoach.models.internvideo.processor import IMAGE_TOKEN, InternVideoProcessor, settings_from
 from formcoach.models.internvideo.sizes import read_sizes
 from formcoach.models.internvideo.tokenizer import load_tokenizer
-from formcoach.models.opening import Checkpoints, Outline, check_vocabulary, empty_model
+from formcoach.models.opening import Checkpoints, Outline, check_heads, check_vocabulary, empty_model
 from formcoach.models.weights import REMEDY
 
 
@@ -47,7 +45,7 @@ def outline(folder: Path) -> Outline:
         read_sizes(path)  # refuses what is out of all bounds
         config = _build_config(path, raw)
         processor = InternVideoProcessor.from_pretrained(folder)
-        _check_processor(folder, processor, config)
+        processor.check_fits(folder, settings_from(config), config.image_token_id)
     check_vocabulary(folder, processor, config)
     return Outline(is_original, empty_model(InternVideoForConditionalGeneration, path, config), processor)
 
@@ -99,6 +97,7 @@ def _build_config(path: Path, values: dict[str, Any]) -> InternVideoConfig:
         config = InternVideoConfig.from_dict(values)
     except (StrictDataclassError, ValueError, TypeError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())[:200]}. {REMEDY}") from None
+    check_heads(path, config.text_config)
     for name in ("frames_per_group", "tokens_per_group"):
         if vars(config)[name] < 1:
             raise UserError(f"{path}: {name} is {vars(config)[name]}, but has to be at least 1. {REMEDY}")
@@ -144,22 +143,6 @@ def _llama_config(language: OriginalLanguage) -> dict[str, Any]:
         "eos_token_id": language.eos_token_id,
         "pad_token_id": language.pad_token_id,
     }
-
-
-def _check_processor(folder: Path, processor: InternVideoProcessor, config: InternVideoConfig) -> None:
-    """Refuse a processor that belongs to another model.
-
-    Raises:
-        UserError: naming the first setting that does not fit.
-    """
-    fitting = msgspec.structs.asdict(settings_from(config))
-    for name in ("image_size", "tokens_per_frame", "frames_per_group"):
-        found = msgspec.structs.asdict(processor.settings)[name]
-        if found != fitting[name]:
-            raise UserError(
-                f"{folder / SETTINGS_FILE}: {name} is {found}, but the model of config.json has {fitting[name]}; "
-                "copy both files from the same checkpoint"
-            )
 
 
 CHECKPOINTS = Checkpoints("an InternVideo2.5", outline, CONVERSIONS, UNUSED_TENSORS)

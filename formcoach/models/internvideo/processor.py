@@ -61,6 +61,7 @@ class InternVideoProcessor(ClipProcessor[ProcessorSettings]):
     image_token = IMAGE_TOKEN
     control_tokens = CONTROL_TOKENS
     settings_type = ProcessorSettings
+    of_model = ("image_size", "tokens_per_frame", "frames_per_group")
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, settings: ProcessorSettings) -> None:
         super().__init__(tokenizer, settings)

@@ -9,7 +9,6 @@ from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from formcoach.errors import UserError
 from formcoach.files import read_json
-from formcoach.models.clip_processor import SETTINGS_FILE
 from formcoach.models.mobilevideogpt.configuration import MobileVideoGPTConfig
 from formcoach.models.mobilevideogpt.conversion import CONVERSIONS
 from formcoach.models.mobilevideogpt.modeling import UNUSED_TENSORS, MobileVideoGPTForConditionalGeneration
@@ -22,7 +21,7 @@ from formcoach.models.mobilevideogpt.processor import (
 )
 from formcoach.models.mobilevideogpt.sizes import read_sizes
 from formcoach.models.mobilevideogpt.towers import HALF_AN_ENCODER, borrow
-from formcoach.models.opening import Checkpoints, Outline, check_vocabulary, empty_model
+from formcoach.models.opening import Checkpoints, Outline, check_heads, check_vocabulary, empty_model
 from formcoach.models.weights import REMEDY
 
 
@@ -44,7 +43,7 @@ def outline(folder: Path) -> Outline:
         read_sizes(path)  # refuses what is out of all bounds
         config = _build_config(path, raw)
         processor = MobileVideoGPTProcessor.from_pretrained(folder)
-        _check_processor(folder, processor, config)
+        processor.check_fits(folder, settings_from(config), config.image_token_id)
     check_vocabulary(folder, processor, config)
     return Outline(is_original, empty_model(MobileVideoGPTForConditionalGeneration, path, config), processor)
 
@@ -133,6 +132,7 @@ def _build_config(path: Path, values: dict[str, Any]) -> MobileVideoGPTConfig:
         config = MobileVideoGPTConfig.from_dict(values)
     except (StrictDataclassError, ValueError, TypeError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())[:200]}. {REMEDY}") from None
+    check_heads(path, config.text_config)
     tokens = config.selected * config.pooled**2  # of a chunk, which the projector sees as one square
     if math.isqrt(tokens) ** 2 != tokens:
         raise UserError(f"{path}: selected {config.selected} times pooled {config.pooled} is no square. {REMEDY}")
@@ -151,22 +151,6 @@ def _build_config(path: Path, values: dict[str, Any]) -> MobileVideoGPTConfig:
             f"{image.num_hidden_layers} layers. {REMEDY}"
         )
     return config
-
-
-def _check_processor(folder: Path, processor: MobileVideoGPTProcessor, config: MobileVideoGPTConfig) -> None:
-    """Refuse a processor that belongs to another model.
-
-    Raises:
-        UserError: naming the first setting that does not fit.
-    """
-    fitting = settings_from(config)
-    for name in ("image_size", "visual_tokens", "max_frames"):
-        found, wanted = getattr(processor.settings, name), getattr(fitting, name)
-        if found != wanted:
-            raise UserError(
-                f"{folder / SETTINGS_FILE}: {name} is {found}, but the model of config.json has {wanted}; "
-                "copy both files from the same checkpoint"
-            )
 
 
 CHECKPOINTS = Checkpoints(

@@ -36,9 +36,10 @@ def selective_scan(x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d:
         (scans, batch, tokens, channels).
     """
     inputs = (x, delta, a, b, c, d)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        return _differentiable(*(tensor.float() for tensor in inputs)).to(x.dtype)
-    return _in_blocks(*(tensor.float() for tensor in inputs)).to(x.dtype)
+    with_graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    scan = _differentiable if with_graph else _in_blocks
+    with torch.autocast(x.device.type, enabled=False):
+        return scan(*(tensor.float() for tensor in inputs)).to(x.dtype)
 
 
 def _in_blocks(x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
