@@ -6,9 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from formcoach.command import positive
 from formcoach.data.convert import DATA_SET
 from formcoach.errors import UserError
+from formcoach.files import read_json
+from formcoach.models.location import RUN_SETTINGS
 from formcoach.processes import place
 
 if TYPE_CHECKING:
@@ -17,6 +21,16 @@ if TYPE_CHECKING:
 SPLITS = Path("data/annotaions")
 DATASET = Path("dataset")
 MAX_NEW_TOKENS = 128
+
+
+class _RunData(msgspec.Struct):
+    datasets: str
+
+
+class _Run(msgspec.Struct):
+    """What is read of a run's settings: what it was trained on."""
+
+    settings: _RunData
 
 
 def add_flag(parser: argparse.ArgumentParser, name: str, *aliases: str, **options: object) -> None:
@@ -86,7 +100,9 @@ def add_test_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def test_file(args: argparse.Namespace, model_path: str | Path) -> Path:
-    """Return the test file: `--test_json`, else the test split in the form that the model's family is trained on.
+    """Return the test file: `--test_json`, else the test split in the form that the model was trained on.
+
+    That is its family's, unless its run was given a registry of data sets, whose questions are those of the splits.
 
     Args:
         args: the flags of `add_test_flags`.
@@ -101,7 +117,23 @@ def test_file(args: argparse.Namespace, model_path: str | Path) -> Path:
 
     conversations = family_of(model_path).runs.conversations
     own = args.data_path / conversations.format(split="test") if conversations is not None else None
-    return own if own is not None and own.is_file() else args.splits_dir / f"{DATA_SET}_test.jsonl"
+    if own is not None and own.is_file() and not _trained_by_registry(Path(model_path)):
+        return own
+    return args.splits_dir / f"{DATA_SET}_test.jsonl"
+
+
+def _trained_by_registry(model: Path) -> bool:
+    """Tell whether a run, or the run that a checkpoint is in, was trained on what a registry of data sets names."""
+    remedy = "Name the test file with --test_json."
+    for settings in (model / RUN_SETTINGS, model.parent / RUN_SETTINGS):
+        if settings.is_file():
+            try:
+                datasets = Path(msgspec.convert(read_json(settings, remedy), _Run).settings.datasets)
+            except msgspec.ValidationError as error:
+                raise UserError(f"{settings}: {error}. {remedy}") from None
+            registry = datasets.suffix == ".json" and datasets.is_file()
+            return registry and isinstance(read_json(datasets, remedy), dict)
+    return False
 
 
 def load_once(
