@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh clone to a fine-tuned coach: environment, data, check, training, evaluation. Safe to run again: what is
-# finished is kept and not repeated.
+# From a fresh clone to a fine-tuned coach: environment, data, check, training, evaluation. Run again, it repeats nothing.
 #
 #   bash scripts/quickstart_finetune.sh                              # the demo, if dataset/ is empty
 #   bash scripts/quickstart_finetune.sh --family mobilevideogpt      # the same with the other kind of model
@@ -11,21 +10,25 @@ set -euo pipefail
 
 # shellcheck source=scripts/preamble.sh
 source "$(dirname "${BASH_SOURCE[0]}")/preamble.sh"
-export DATASET_DIR OUTPUT_DIR
-reuse=--reuse skip=() model=() frozen=yes # what concerns more than the training
-if [[ "${1:-}" == "--fresh" ]]; then reuse=""; shift; fi
-for number in $(seq $#); do
-    case "${!number}" in
-        --skip-bad-clips) skip=("${!number}") ;;
+reuse=--reuse skip=() model=() frozen=yes flags=() # what concerns more than the training
+while (($#)); do
+    if [[ "$1" == --*=* ]]; then set -- "${1%%=*}" "${1#*=}" "${@:2}"; fi
+    case "$1" in
+        --fresh) reuse="" && shift && continue ;;
+        --skip-bad-clips) skip=("$1") ;;
         --lora-vit | --lora_vit) frozen="" ;;
-        --family | --model) next=$((number + 1)); model+=("${!number}" "${!next:-}") ;;
-        --family=* | --model=*) model+=("${!number}") ;;
+        --family | --model) model+=("$1" "${2:-}") ;;
+        --work-dir | --work_dir) export WORK_DIR="${2:-}" ;;
+        --dataset-dir) DATASET_DIR="${2:-}" ;;
+        --output-dir) OUTPUT_DIR="${2:-}" ;;
     esac
+    flags+=("$1") && shift
 done
+export DATASET_DIR OUTPUT_DIR
 step() { printf '\n== %s ==\n' "$*"; }
 step "1/5 environment"
 PYTHON="$(bash "$ROOT/scripts/setup_env.sh" --print-python)"
-bash "$ROOT/scripts/run_trainer.sh" --set-up-only "$@" # the trainer's own, with --engine, is made or asked for now
+bash "$ROOT/scripts/run_trainer.sh" --set-up-only ${flags[@]+"${flags[@]}"} # the trainer's own, with --engine, is made or asked for now
 
 step "2/5 data"
 if [[ -z "$(find -L "$DATASET_DIR" -mindepth 1 -maxdepth 1 ! -name README.md ! -name '.*' 2>/dev/null)" ]]; then
@@ -34,8 +37,7 @@ if [[ -z "$(find -L "$DATASET_DIR" -mindepth 1 -maxdepth 1 ! -name README.md ! -
 fi
 train="$OUTPUT_DIR/qevd_fit_300k_train.jsonl" stale=""
 [[ -f "$train" && -f "$OUTPUT_DIR/qevd_fit_300k_test.jsonl" ]] || stale=yes
-for labels in "$DATASET_DIR"/{ground_truth,manifest,fine_grained_labels,fine_grained_labels_with_worker_ids}.json \
-    "$OUTPUT_DIR/kept_clips.json"; do
+for labels in "$DATASET_DIR"/{ground_truth,manifest,fine_grained_labels{,_with_worker_ids}}.json "$OUTPUT_DIR/kept_clips.json"; do
     [[ ! "$labels" -nt "$train" ]] || stale=yes
 done
 if [[ "$stale" ]]; then bash "$ROOT/scripts/initialize_dataset.sh" --yes ${skip[@]+"${skip[@]}"}; else echo "$train is newer than the labels: kept"; fi
@@ -44,16 +46,14 @@ step "3/5 check"
 bash "$ROOT/scripts/verify_qved_setup.sh" ${model[@]+"${model[@]}"}
 
 step "4/5 training"
-cache=() # 2 GB at most for the 8B; flags come after it and win
-if [[ "$frozen" && "$(wc -l <"$train")" -le 2000 ]]; then cache=(--feature-cache "$(dirname "$OUTPUT_DIR")/features"); fi
-bash "$ROOT/scripts/finetune_qved.sh" ${reuse:+"$reuse"} ${cache[@]+"${cache[@]}"} "$@"
+cache=() clips="$(wc -l <"$train")" free="$(df -Pm "$(dirname "$OUTPUT_DIR")" | awk 'NR == 2 { print $4 }')" # MB; a clip takes 1 or 5
+if [[ "$frozen" && "$clips" -le 2000 && $((clips * 12)) -le "$free" ]]; then cache=(--feature-cache "$(dirname "$OUTPUT_DIR")/features"); fi
+bash "$ROOT/scripts/finetune_qved.sh" ${reuse:+"$reuse"} ${cache[@]+"${cache[@]}"} ${flags[@]+"${flags[@]}"}
 "$PYTHON" "$ROOT/utils/plot_training_stats.py" --project_dir "${PROJECT:-.}" ${WORK_DIR:+--work_dir "$WORK_DIR"} \
     | tail -n 1 | sed 's/^wrote/curves:/' || true # the evaluation does not need them
 
 step "5/5 evaluation on held-out clips"
 bash "$ROOT/scripts/run_inference.sh"
 
-cat <<END
-Your own clips: put them and ground_truth.json into $DATASET_DIR in place of these (dataset/README.md), then run this again.
-Train again with other settings: EPOCHS=5 bash scripts/quickstart_finetune.sh --fresh
-END
+echo "Your own clips: put them and ground_truth.json into $DATASET_DIR in place of these (dataset/README.md), then run this again."
+echo "Train again with other settings: EPOCHS=5 bash scripts/quickstart_finetune.sh${model[*]:+ ${model[*]}} --fresh"

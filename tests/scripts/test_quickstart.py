@@ -11,6 +11,8 @@ import av
 import numpy as np
 import pytest
 
+from formcoach.models import FAMILIES
+
 PROJECT = Path(__file__).parents[2]
 EXERCISES = ("squats", "push-ups")
 REWRITTEN = ("scores.json", "training_config.json")  # a repeated evaluation writes or touches them
@@ -79,8 +81,14 @@ def written(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*.json*") if path.name not in REWRITTEN}
 
 
-def test_quickstart_twice(home):
-    first = script(home, "quickstart_finetune.sh", "--max-steps", "3")
+@pytest.mark.parametrize(
+    "family",
+    [family if family is FAMILIES[0] else pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES],
+    ids=lambda family: family.key,
+)
+def test_quickstart_twice(home, family):
+    command, model = ("quickstart_finetune.sh", "--max-steps", "3", "--family", family.key), {"MODEL_NAME": family.tiny}
+    first = script(home, *command, **model)
     assert first.returncode == 0, first.stderr
     run = home / "work_dirs/run"
     scores = json.loads((run / "evaluation/scores.json").read_text())
@@ -99,7 +107,7 @@ def test_quickstart_twice(home):
     assert (run / "plots/overview.png").is_file()
 
     files, times = content(home), written(home)
-    second = script(home, "quickstart_finetune.sh", "--max-steps", "3")
+    second = script(home, *command, **model)
     assert second.returncode == 0, second.stderr
     assert content(home) == files and written(home) == times
     assert "nothing is left to train" in second.stdout
@@ -113,10 +121,15 @@ def test_quickstart_twice(home):
 
 @pytest.mark.slow
 def test_quickstart_afresh_keeps_the_first_run(home):
-    assert script(home, "quickstart_finetune.sh", "--max-steps", "2").returncode == 0
     run = home / "work_dirs/run"
+    flags = (f"--work-dir={run}", "--dataset-dir", str(home / "dataset"), "--model", "tiny")
+    unset = {"WORK_DIR": "", "DATASET_DIR": "", "MODEL_NAME": ""}
+    first = script(home, "quickstart_finetune.sh", *flags, "--max-steps", "2", **unset)
+    assert first.returncode == 0, first.stderr
+    assert (run / "evaluation/scores.json").is_file()
+    assert first.stdout.endswith("bash scripts/quickstart_finetune.sh --model tiny --fresh\n")
     files = content(run)
-    fresh = script(home, "quickstart_finetune.sh", "--fresh", "--max-steps", "2")
+    fresh = script(home, "quickstart_finetune.sh", "--max-steps", "2", "--fresh")
     assert fresh.returncode == 0, fresh.stderr
     assert "run_2 (the newest run" in fresh.stdout
     assert (home / "work_dirs/run_2/evaluation/scores.json").is_file()
