@@ -298,7 +298,7 @@ def _model_key(model: Any, family: Family, processor: Any, autocast: str | None)
     """Return a hash of all that decides what the vision tower makes of frames."""
     settings = json.dumps(_settings(model.config.to_dict()), sort_keys=True, default=str)
     digest = hashlib.sha256(f"{VERSION} {family.name} {autocast} {settings}".encode())
-    shape = (family.frame_group, *_PATTERN)
+    shape = (family.frame_group if family.free_frames else processor.max_frames, *_PATTERN)
     frames = (np.arange(math.prod(shape)) * 37 % 256).astype(np.uint8).reshape(shape)
     for name, tensor in processor.visual_inputs(frames).items():
         digest.update(name.encode())

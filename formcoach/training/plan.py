@@ -15,7 +15,7 @@ from formcoach.data.sampling import round_limits
 from formcoach.data.sources import read_sources
 from formcoach.errors import UserError
 from formcoach.files import read_json, why_unwritable
-from formcoach.models import default_model, family_named, family_of, recipe_for, resolve_checkpoint
+from formcoach.models import default_model, family_named, family_of, recipe_for, resolve_checkpoint, sizes_for
 from formcoach.models.adapters import fingerprint
 from formcoach.models.family import Family
 from formcoach.models.location import is_adapter, locate
@@ -183,7 +183,7 @@ def _round_frames(config: TrainingConfig, family: Family) -> tuple[TrainingConfi
     Raises:
         UserError: the model takes one number of frames only, and it is not that.
     """
-    group = family.frame_group
+    group = family.frame_group if family.free_frames else sizes_for(config.model).frame_group
     if not family.free_frames and (config.min_frames, config.max_frames) != (group, group):
         raise UserError(
             f"--min_num_frames {config.min_frames} and --max_num_frames {config.max_frames}: {family.name} looks at "
