@@ -48,7 +48,7 @@ class TinyMobileVideoGPT(TinySystem):
     )
 
     plan = Pretraining(
-        clips=4000, pose_steps=2400, motion_steps=60, attribute_steps=600, word_steps=700, steps=1100, checked=200
+        clips=6000, pose_steps=4000, motion_steps=100, attribute_steps=1000, word_steps=800, steps=1400, checked=200
     )
 
     @classmethod
