@@ -197,7 +197,7 @@ class ClipProcessor(ABC, Generic[Settings]):
         """Build the inputs for one clip.
 
         Args:
-            frames: (T, height, width, 3) uint8 RGB, of as many frames as `select_frames` chooses.
+            frames: (T, height, width, 3) uint8 RGB, as many as `select_frames` chooses, or what `resize` made of them.
             question: what is asked about the clip.
             duration: seconds of the whole clip; None leaves it out where the prompt tells it.
             answer: what the model shall answer; None in inference.

@@ -31,7 +31,10 @@ def test_clips_with_too_few_frames_give_their_last_one_again(processor):
 
 
 def test_another_number_of_frames_is_refused(processor):
-    frames = np.zeros((32, 128, 128, 3), np.uint8)  # as many and as large as both views of a clip
-    with pytest.raises(ValueError, match="32 frames are not the 16 that the model takes"):
+    frames = np.random.default_rng(0).integers(0, 255, (17, 96, 128, 3), np.uint8)
+    with pytest.raises(ValueError, match="17 frames are not the 16 that the model takes"):
         processor(frames, "What is wrong?")
-    assert processor(frames[:16], "What is wrong?")["pixel_values"].shape == (32, 3, 128, 128)
+    inputs = processor(frames[:16], "What is wrong?")
+    assert inputs["pixel_values"].shape == (32, 3, 128, 128)
+    again = processor(processor.resize(frames[:16]), "What is wrong?")  # views that were resized before
+    assert again["pixel_values"].equal(inputs["pixel_values"])

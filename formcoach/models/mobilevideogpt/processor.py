@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import BatchFeature, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from formcoach.data.convert import MOBILE_QUESTION
@@ -103,13 +103,6 @@ class MobileVideoGPTProcessor(ClipProcessor[ProcessorSettings]):
         """
         return self._prompt(question, self.settings.visual_tokens if frames else 0)
 
-    def __call__(
-        self, frames: np.ndarray, question: str, duration: float | None = None, answer: str | None = None
-    ) -> BatchFeature:
-        """See `ClipProcessor`."""
-        self._check_count(len(frames))
-        return super().__call__(frames, question, duration, answer)
-
     def resize(self, frames: np.ndarray) -> np.ndarray:
         """Return both views: (T, height, width, 3) -> (2 T, image_size, image_size, 3), squeezed ones first."""
         side = self.settings.image_size
@@ -129,7 +122,8 @@ class MobileVideoGPTProcessor(ClipProcessor[ProcessorSettings]):
         """Return both views, normalised: (T, height, width, 3) uint8 -> (2 T, 3, image_size, image_size) float32."""
         views = self.resize(frames)
         count = self.settings.max_frames
-        self._check_count(len(views) // 2)
+        if len(views) != 2 * count:
+            raise ValueError(f"{len(views) // 2} frames are not the {count} that the model takes")
         return torch.cat([self._for_video(views[:count]), self._for_images(views[count:])])
 
     def sample_lengths(self, question: str, frames: int, duration: float | None, answer: str) -> tuple[int, int, int]:
@@ -138,10 +132,6 @@ class MobileVideoGPTProcessor(ClipProcessor[ProcessorSettings]):
         ids = self.tokenizer(prompt).input_ids
         whole, _ = self.with_answer(prompt, ids, answer)
         return len(ids) - 1, self.settings.visual_tokens, len(whole) - len(ids)
-
-    def _check_count(self, count: int) -> None:
-        if count != self.settings.max_frames:
-            raise ValueError(f"{count} frames are not the {self.settings.max_frames} that the model takes")
 
     def _prompt(self, question: str, placeholders: int) -> str:
         messages = [
