@@ -111,13 +111,16 @@ class ClipProcessor(ABC, Generic[Settings]):
             UserError: naming what does not.
         """
 
-    def check_fits(self, folder: Path, settings: Settings, placeholder_id: int) -> None:
+    def check_fits(
+        self, folder: Path, settings: Settings, placeholder_id: int, model: str = "the model of config.json"
+    ) -> None:
         """Refuse a processor that belongs to another model.
 
         Args:
             folder: where it was read, for messages.
             settings: that fit the model.
             placeholder_id: the token that the model replaces.
+            model: what it is called, for messages.
 
         Raises:
             UserError: naming the first setting that does not fit.
@@ -126,7 +129,7 @@ class ClipProcessor(ABC, Generic[Settings]):
         for name, found, wanted in [*pairs, (f"the id of {self.image_token}", self.placeholder_id, placeholder_id)]:
             if found != wanted:
                 raise UserError(
-                    f"{folder / SETTINGS_FILE}: {name} is {found}, but the model has {wanted}; "
+                    f"{folder / SETTINGS_FILE}: {name} is {found}, but {model} has {wanted}; "
                     "copy all files from the same checkpoint"
                 )
 
@@ -137,7 +140,7 @@ class ClipProcessor(ABC, Generic[Settings]):
             UserError: see `from_pretrained`, or it belongs to another model.
         """
         found = self.from_pretrained(folder)
-        found.check_fits(folder, self.settings, self.placeholder_id)
+        found.check_fits(folder, self.settings, self.placeholder_id, "its base")
         return found
 
     def stored_settings(self) -> Settings:

@@ -178,5 +178,5 @@ def test_an_adapter_whose_processor_is_of_another_model_is_refused(tmp_path):
     save_adapter(model, processor, tmp_path)
     settings = read_json(tmp_path / "processor_config.json", "")
     write_json(tmp_path / "processor_config.json", settings | {"tokens_per_frame": 64})
-    with pytest.raises(UserError, match=r"processor_config.json: tokens_per_frame is 64, but the model has 16"):
+    with pytest.raises(UserError, match=r"processor_config.json: tokens_per_frame is 64, but its base has 16"):
         load_model(tmp_path, device="cpu")

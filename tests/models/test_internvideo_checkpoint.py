@@ -160,7 +160,7 @@ def test_an_own_config_with_a_wrong_value(base_model, tmp_path):
         ("config.json", {"frames_per_group": 3}, "cannot be merged to 64"),
         ("processor_config.json", {"max_frames": 10}, "max_frames 10 are not multiples of 4 in rising order"),
         ("processor_config.json", {"min_frames": 16}, "min_frames 16 and max_frames 8 are not"),
-        ("processor_config.json", {"image_size": 448}, "image_size is 448, but the model has 168"),
+        ("processor_config.json", {"image_size": 448}, "image_size is 448, but the model of config.json has 168"),
         ("processor_config.json", {"tokens_per_frame": 64}, "tokens_per_frame is 64, but the model"),
         ("processor_config.json", {"frames_per_group": 2}, "frames_per_group is 2, but the model"),
         ("processor_config.json", {"frames_per_group": 0}, "are not multiples of 0"),
