@@ -1,6 +1,7 @@
 """Check that training can start: packages, GPU, data, every clip, scripts and disk; one line a check."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,16 +55,16 @@ def _family(key: str | None, model: str | None) -> "Family":
     Raises:
         UserError: the model is not of the family that is named.
     """
-    from formcoach.models import FAMILIES, family_named, family_of
+    from formcoach.models import FAMILIES, check_family, family_named, family_of
 
+    found = None
     if model is not None:
-        try:
-            family_of(model)
-        except UserError:  # a line of the checks says what is wrong with it
-            model = None
-    if model is not None:
-        return family_of(model, key)
-    return FAMILIES[0] if key is None else family_named(key)
+        with suppress(UserError):  # a line of the checks says what is wrong with it
+            found = family_of(model)
+    if found is None:
+        return FAMILIES[0] if key is None else family_named(key)
+    check_family(str(model), found, key)
+    return found
 
 
 if __name__ == "__main__":

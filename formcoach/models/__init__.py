@@ -99,20 +99,28 @@ def export_model(path_or_id: str | Path, kind: str, output: Path, base: str | Pa
     return export(_family(location.base / "config.json"), location, kind, output)
 
 
-def family_of(path_or_id: str | Path, key: str | None = None) -> Family:
+def family_of(path_or_id: str | Path) -> Family:
     """Return the family of the model that `path_or_id` names, without loading its weights.
 
+    Raises:
+        UserError: it does not exist, or belongs to no known family.
+    """
+    return _published(path_or_id) or _family(config_file(path_or_id))
+
+
+def check_family(model: str, found: Family, key: str | None) -> None:
+    """Refuse a model of another family than the one that the user asks for besides.
+
     Args:
-        path_or_id: see `load_model`.
-        key: of the family that the user asks for besides; None: any will do.
+        model: as the user names it.
+        found: its family.
+        key: of the family that is asked for; None: any will do.
 
     Raises:
-        UserError: it does not exist, belongs to no known family, or to another one than `key`.
+        UserError: it is of another one.
     """
-    family = _published(path_or_id) or _family(config_file(path_or_id))
-    if key is not None and family is not family_named(key):
-        raise UserError(f"--model {path_or_id} is not of --family {key}, but {family.name}; leave one flag out")
-    return family
+    if key is not None and found is not family_named(key):
+        raise UserError(f"--model {model} is not of --family {key}, but {found.name}; leave one flag out")
 
 
 def recipe_for(path_or_id: str | Path) -> Recipe:

@@ -15,7 +15,15 @@ from formcoach.data.sampling import round_limits
 from formcoach.data.sources import read_sources
 from formcoach.errors import UserError
 from formcoach.files import read_json, why_unwritable
-from formcoach.models import default_model, family_named, family_of, recipe_for, resolve_checkpoint, sizes_for
+from formcoach.models import (
+    check_family,
+    default_model,
+    family_named,
+    family_of,
+    recipe_for,
+    resolve_checkpoint,
+    sizes_for,
+)
 from formcoach.models.adapters import fingerprint
 from formcoach.models.family import Family
 from formcoach.models.location import is_adapter, locate
@@ -148,7 +156,7 @@ def _model(args: argparse.Namespace) -> tuple[str, list[str]]:
         raise UserError(
             f"--model {args.model}: is an adapter; name its base model, or continue its run with --resume-from"
         )
-    family_of(args.model, args.family)
+    check_family(args.model, family_of(args.model), args.family)
     return args.model, []
 
 
