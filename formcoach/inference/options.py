@@ -6,8 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from formcoach.command import positive
 from formcoach.data.convert import DATA_SET
 from formcoach.errors import UserError
@@ -21,16 +19,6 @@ if TYPE_CHECKING:
 SPLITS = Path("data/annotaions")
 DATASET = Path("dataset")
 MAX_NEW_TOKENS = 128
-
-
-class _RunData(msgspec.Struct):
-    datasets: str
-
-
-class _Run(msgspec.Struct):
-    """What is read of a run's settings: what it was trained on."""
-
-    settings: _RunData
 
 
 def add_flag(parser: argparse.ArgumentParser, name: str, *aliases: str, **options: object) -> None:
@@ -124,16 +112,14 @@ def test_file(args: argparse.Namespace, model_path: str | Path) -> Path:
 
 def _trained_by_registry(model: Path) -> bool:
     """Tell whether a run, or the run that a checkpoint is in, was trained on what a registry of data sets names."""
+    run = next((folder for folder in (model, model.parent) if (folder / RUN_SETTINGS).is_file()), None)
+    if run is None:
+        return False
+    from formcoach.training.run_directory import read_description
+
     remedy = "Name the test file with --test_json."
-    for settings in (model / RUN_SETTINGS, model.parent / RUN_SETTINGS):
-        if settings.is_file():
-            try:
-                datasets = Path(msgspec.convert(read_json(settings, remedy), _Run).settings.datasets)
-            except msgspec.ValidationError as error:
-                raise UserError(f"{settings}: {error}. {remedy}") from None
-            registry = datasets.suffix == ".json" and datasets.is_file()
-            return registry and isinstance(read_json(datasets, remedy), dict)
-    return False
+    datasets = Path(str(read_description(run, remedy).settings.get("datasets")))
+    return datasets.suffix == ".json" and datasets.is_file() and isinstance(read_json(datasets, remedy), dict)
 
 
 def load_once(

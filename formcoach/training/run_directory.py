@@ -236,14 +236,17 @@ def describe_run(
     )
 
 
-def read_description(run: Path) -> RunDescription:
+def read_description(run: Path, remedy: str = "Only a run with this file can be resumed.") -> RunDescription:
     """Return the description in a run directory.
+
+    Args:
+        run: the run directory.
+        remedy: what to do where it is missing or damaged, for messages.
 
     Raises:
         UserError: it is missing or damaged.
     """
     path = run / SETTINGS
-    remedy = "Only a run with this file can be resumed."
     try:
         return msgspec.convert(read_json(path, remedy), RunDescription)
     except msgspec.ValidationError as error:

@@ -31,7 +31,9 @@ def test_it_is_in_the_form_that_the_run_was_trained_on(project) -> None:
     splits, own = "splits/qevd_fit_300k_test.jsonl", "dataset/qved_test.json"
     assert (asked(project, "tiny"), asked(project, "tiny-mobile")) == (splits, own)
     for name, expected in (("dataset/qved_train.json", own), ("data/diy_ft_data.json", splits), ("gone.json", own)):
-        write_json(project / "run/training_config.json", {"settings": {"datasets": str(project / name)}})
+        settings = {"datasets": str(project / name)}
+        described = {"settings": settings, "base": "", "resolved": {}, "versions": {}, "data": {}}
+        write_json(project / "run/training_config.json", described)
         assert asked(project, project / "run") == expected
         assert asked(project, project / "run/checkpoint-1") == expected
 

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from formcoach.models import load_model
+from formcoach.models import resolve_checkpoint
+from formcoach.models.mobilevideogpt.processor import MobileVideoGPTProcessor
 
 
 @pytest.fixture(scope="module")
 def processor():
-    return load_model("tiny-mobile", device="cpu")[1]
+    return MobileVideoGPTProcessor.from_pretrained(resolve_checkpoint("tiny-mobile"))
 
 
 def test_short_clips_give_frames_at_an_even_stride(processor):
